@@ -1,0 +1,3 @@
+PYTHON ?= python3
+V := .venv/bin
+.DEFAULT_GOAL := help

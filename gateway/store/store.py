@@ -1,0 +1,292 @@
+"""What must survive: the records, the operations on them, and the Protocol the rest sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from gateway.wire.message import Kind
+
+
+class State(StrEnum):
+    """Where a transaction stands; the legal moves are the table in transactions/states.py."""
+
+    INTENDED = "intended"
+    NOTHING_SENT = "nothing_sent"
+    ANSWERED = "answered"
+    DELIVERED = "delivered"
+    TIMED_OUT = "timed_out"
+    REVERSAL_OWED = "reversal_owed"
+    REVERSED = "reversed"
+    GIVEN_UP = "given_up"
+    CLOSED = "closed"
+
+
+class DeviceState(StrEnum):
+    """Where a device stands in its life."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+
+
+# --- records -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transaction:
+    """One request of a terminal and what became of it; a row of `transactions`."""
+
+    transaction_id: int
+    repeat_key: str
+    content: str  # keyed hash of what must be equal in a true repeat
+    created_ms: int
+    terminal_id: str
+    merchant_id: str
+    activation: int
+    kind: Kind
+    mti: str
+    stan: str
+    rrn: str
+    amount_minor: int
+    currency: str
+    card_masked: str  # at most first six and last four
+    card_token: str  # keyed HMAC of the card number
+    upstream: str
+    upstream_stan: int
+    config_version: str
+    image: bytes  # sealed: what a reversal or an advice needs of the request; b"" once wiped
+    state: State = State.INTENDED
+    response_code: str = ""
+    approval_code: str = ""
+    answer: bytes = b""  # sealed: the response the terminal got
+    answered_ms: int = 0
+    delivered_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwedReversal:
+    """A reversal that an upstream has not acknowledged yet; a row of `reversals`."""
+
+    transaction_id: int
+    upstream: str
+    upstream_stan: int  # STAN of the reversal itself, 0 until the first attempt
+    reason: str  # DE39 of the reversal
+    created_ms: int
+    attempts: int = 0
+    next_attempt_ms: int = 0
+    given_up: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device bound to a terminal id; a row of `devices`."""
+
+    device_id: int
+    terminal_id: str
+    merchant_id: str  # "*": any merchant (devices of a registry rule)
+    activation: int
+    state: DeviceState
+    profile: str
+    certificate_sha256: str = ""  # hex of the DER's SHA-256; "": known by its subject alone
+    serial: str = ""
+    model: str = ""
+    place: str = ""
+    networks: str = ""  # CIDR ranges it may call from, separated by blanks; "": any
+    enrolled_ms: int = 0
+    last_seen_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StanBlock:
+    """A run of upstream STANs reserved at one moment; a row of `stan_blocks`."""
+
+    upstream: str
+    first: int
+    reserved_ms: int
+
+
+# --- operations --------------------------------------------------------------------------------
+# Each is one change. Those given to one call of `commit` become durable together or not at all.
+
+
+@dataclass(frozen=True, slots=True)
+class Reroute:
+    """The intent moves to another upstream; nothing left for the one before."""
+
+    transaction_id: int
+    upstream: str
+    upstream_stan: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """The outcome is known: what was answered, and whether the sealed request can be wiped."""
+
+    transaction_id: int
+    state: State
+    response_code: str
+    approval_code: str
+    answer: bytes
+    answered_ms: int
+    wipe_image: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MarkDelivered:
+    """The answer was handed to the terminal's connection."""
+
+    transaction_id: int
+    delivered_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class OweReversal:
+    """The transaction is in doubt or was undone: its reversal is owed to its upstream."""
+
+    transaction_id: int
+    upstream: str
+    reason: str
+    created_ms: int
+    response_code: str = ""  # what the terminal is told; "" leaves what is there
+    answer: bytes = b""
+    state: State = State.REVERSAL_OWED
+
+
+@dataclass(frozen=True, slots=True)
+class NoteAttempt:
+    """A reversal is about to be sent (again)."""
+
+    transaction_id: int
+    upstream_stan: int
+    attempts: int
+    next_attempt_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndReversal:
+    """The reversal needs no more sending: acknowledged (REVERSED) or handed on (GIVEN_UP)."""
+
+    transaction_id: int
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveStans:
+    """STANs from `first` on may be issued from now on; durable before one of them is."""
+
+    upstream: str
+    first: int
+    reserved_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutDevice:
+    """A device is enrolled, or takes another state, merchant, certificate, place …"""
+
+    device: Device
+
+
+@dataclass(frozen=True, slots=True)
+class TouchDevice:
+    """When a device was last heard of."""
+
+    device_id: int
+    last_seen_ms: int
+
+
+Operation = (
+    Reroute
+    | Settle
+    | MarkDelivered
+    | OweReversal
+    | NoteAttempt
+    | EndReversal
+    | ReserveStans
+    | PutDevice
+    | TouchDevice
+)
+
+
+@dataclass(slots=True)
+class StoreHealth:
+    """How the store does, for status and metrics."""
+
+    kind: str
+    healthy: bool
+    queue_depth: int
+    queue_max: int
+    last_error: str = ""
+    commits: int = 0
+    operations: int = 0
+    commit_s: list[float] = field(default_factory=list)  # durations since the last reading
+
+
+class Store(Protocol):
+    """A durable store. Every coroutine raises `StoreError` where it could not do its work.
+
+    Reads see all that was committed before them.
+    """
+
+    async def intend(self, transaction: Transaction) -> Transaction | None:
+        """Make an intent durable.
+
+        Returns None once it is, or the stored transaction with the same repeat key, in which
+        case nothing was written.
+        """
+        ...
+
+    async def commit(self, *operations: Operation) -> None:
+        """Make operations durable, together and in the order given, and return once they are."""
+        ...
+
+    def post(self, operation: Operation) -> None:
+        """Queue an operation whose loss in a crash is harmless; it goes with the next commit.
+
+        Raises StoreOverloaded where the queue is full.
+        """
+        ...
+
+    async def transaction(self, transaction_id: int) -> Transaction | None: ...
+
+    async def find_repeat(self, repeat_key: str) -> Transaction | None:
+        """The transaction with exactly this repeat key."""
+        ...
+
+    async def find_by_key_prefix(self, prefix: str, limit: int) -> list[Transaction]:
+        """Transactions whose repeat key starts so, the newest first."""
+        ...
+
+    async def unsettled(self, limit: int) -> list[Transaction]:
+        """Intents without an outcome, the oldest first: what a restart owes."""
+        ...
+
+    async def owed_reversals(self) -> list[OwedReversal]:
+        """All reversals not acknowledged yet and not given up, the oldest first."""
+        ...
+
+    async def given_up_reversals(self, limit: int) -> list[OwedReversal]:
+        """Reversals handed to an operator, the oldest first."""
+        ...
+
+    async def stan_blocks(self, upstream: str) -> Sequence[StanBlock]:
+        """Every run of STANs ever reserved for an upstream, each with its latest moment."""
+        ...
+
+    async def devices(self) -> list[Device]: ...
+
+    async def last_transaction_id(self) -> int:
+        """The highest id in use; 0 in a new store."""
+        ...
+
+    async def count_by_state(self) -> dict[State, int]:
+        """How many transactions are in each state that is not final (those recovery looks at)."""
+        ...
+
+    def health(self) -> StoreHealth: ...
+
+    async def aclose(self) -> None:
+        """Commit what is queued and close; after it nothing is taken."""
+        ...

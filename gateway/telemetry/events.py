@@ -1,0 +1,135 @@
+"""The closed list of events: everything the gateway ever says about itself, by name."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Protocol
+
+
+class Event(StrEnum):
+    """An event's name; its level is in `LEVELS`, and whether it is an alarm in `ALARMS`."""
+
+    # the node
+    NODE_STARTING = "node_starting"
+    NODE_READY = "node_ready"
+    NODE_STOPPING = "node_stopping"
+    NODE_STOPPED = "node_stopped"
+    NODE_DRAIN_INCOMPLETE = "node_drain_incomplete"
+    RECOVERY_DONE = "recovery_done"
+    INVARIANT_BROKEN = "invariant_broken"
+    LOG_LINES_DROPPED = "log_lines_dropped"
+    # listeners and connections
+    LISTENER_OPEN = "listener_open"
+    CONNECTION_OPEN = "connection_open"
+    CONNECTION_CLOSED = "connection_closed"
+    CONNECTION_REFUSED = "connection_refused"
+    CONNECTION_FAILED = "connection_failed"
+    HANDSHAKE_FAILED = "handshake_failed"
+    ACCEPT_PAUSED = "accept_paused"
+    FRAME_REJECTED = "frame_rejected"
+    MESSAGE_REJECTED = "message_rejected"
+    DEADLINE_PASSED = "deadline_passed"
+    HANDLER_FAILED = "handler_failed"
+    # certificates
+    CRL_LOADED = "crl_loaded"
+    CRL_FAILED = "crl_failed"
+    CRL_STALE = "crl_stale"
+    CERTIFICATE_EXPIRING = "certificate_expiring"
+    # identity and decisions
+    IDENTITY_REFUSED = "identity_refused"
+    REQUEST_REFUSED = "request_refused"
+    NETWORK_MESSAGE = "network_message"
+    MAC_FAILED = "mac_failed"
+    # transactions
+    TRANSACTION = "transaction"
+    REPEAT_ANSWERED = "repeat_answered"
+    UNDELIVERED = "undelivered"
+    REVERSAL_OWED = "reversal_owed"
+    REVERSAL_SENT = "reversal_sent"
+    REVERSAL_DONE = "reversal_done"
+    REVERSAL_GIVEN_UP = "reversal_given_up"
+    # upstreams
+    LINK_UP = "link_up"
+    LINK_DOWN = "link_down"
+    LINK_FAILED = "link_failed"
+    UPSTREAM_UP = "upstream_up"
+    UPSTREAM_DOWN = "upstream_down"
+    ANSWER_LATE = "answer_late"
+    ANSWER_UNKNOWN = "answer_unknown"
+    ANSWER_MISMATCHED = "answer_mismatched"
+    UPSTREAM_REQUEST = "upstream_request"
+    STANS_EXHAUSTED = "stans_exhausted"
+    # the store
+    STORE_FAILING = "store_failing"
+    STORE_RECOVERED = "store_recovered"
+    # operators
+    DEVICE_CHANGED = "device_changed"
+    DEVICES_IMPORTED = "devices_imported"
+    ADMIN_FAILED = "admin_failed"
+    ALARM_COMMAND_FAILED = "alarm_command_failed"
+
+
+DEBUG, INFO, WARNING, ERROR = "debug", "info", "warning", "error"
+
+_OTHER_LEVELS = {
+    DEBUG: (Event.CONNECTION_OPEN, Event.CONNECTION_CLOSED),
+    WARNING: (
+        Event.CONNECTION_REFUSED,
+        Event.CONNECTION_FAILED,
+        Event.HANDSHAKE_FAILED,
+        Event.ACCEPT_PAUSED,
+        Event.FRAME_REJECTED,
+        Event.MESSAGE_REJECTED,
+        Event.DEADLINE_PASSED,
+        Event.CRL_STALE,
+        Event.CERTIFICATE_EXPIRING,
+        Event.IDENTITY_REFUSED,
+        Event.REQUEST_REFUSED,
+        Event.MAC_FAILED,
+        Event.UNDELIVERED,
+        Event.REVERSAL_OWED,
+        Event.LINK_DOWN,
+        Event.LINK_FAILED,
+        Event.UPSTREAM_DOWN,
+        Event.ANSWER_LATE,
+        Event.ANSWER_UNKNOWN,
+        Event.ANSWER_MISMATCHED,
+        Event.LOG_LINES_DROPPED,
+        Event.NODE_DRAIN_INCOMPLETE,
+    ),
+    ERROR: (
+        Event.INVARIANT_BROKEN,
+        Event.HANDLER_FAILED,
+        Event.CRL_FAILED,
+        Event.REVERSAL_GIVEN_UP,
+        Event.STANS_EXHAUSTED,
+        Event.STORE_FAILING,
+        Event.ADMIN_FAILED,
+        Event.ALARM_COMMAND_FAILED,
+    ),
+}
+
+LEVELS: dict[Event, str] = dict.fromkeys(Event, INFO) | {
+    event: level for level, events in _OTHER_LEVELS.items() for event in events
+}
+
+# Events that somebody should be woken for: they also run the configured command.
+ALARMS = frozenset(
+    (
+        Event.INVARIANT_BROKEN,
+        Event.CRL_FAILED,
+        Event.CRL_STALE,
+        Event.CERTIFICATE_EXPIRING,
+        Event.MAC_FAILED,
+        Event.REVERSAL_GIVEN_UP,
+        Event.STANS_EXHAUSTED,
+        Event.UPSTREAM_DOWN,
+        Event.STORE_FAILING,
+    )
+)
+
+
+class Emit(Protocol):
+    """How every part says that something happened: `EventLog.emit`, or a list's in tests."""
+
+    def __call__(self, event: Event, /, **fields: object) -> None: ...
