@@ -171,7 +171,7 @@ class Message:
     def _masked(self, number: int) -> str:
         value = self.fields[number]
         if number == PAN:
-            return mask_pan(value)
+            return printable(mask_pan(value))
         return printable(value) if number in _SHOWN else f"[{len(value)}]"
 
 
