@@ -8,11 +8,25 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.wire.message import Kind
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,39}$")]
-Address = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}$")]
+# The descriptions are what `gateway check` tells people to write.
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9][a-z0-9_.-]{0,39}$",
+        description='a name in quotes: up to 40 of a-z, 0-9, "_", "." and "-", the first no sign',
+    ),
+]
+Address = Annotated[
+    str,
+    Field(
+        pattern=r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}$",
+        description='HOST:PORT in quotes, such as "127.0.0.1:8443" or "[::1]:8443"',
+    ),
+]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 KindName = Annotated[Kind, Field(strict=False)]  # written as text, read as a Kind
-Path = Annotated[str, Field(min_length=1)]  # relative to the folder of the file it stands in
+# Relative to the folder of the file it stands in.
+Path = Annotated[str, Field(min_length=1, description="the path of a file, in quotes")]
 
 
 class Table(BaseModel):
@@ -158,7 +172,10 @@ class DeviceRange(Table):
     Such a device is known by the common name of its certificate alone.
     """
 
-    terminals: str = Field(pattern=r"^[ -~]{8}-[ -~]{8}$")
+    terminals: str = Field(
+        pattern=r"^[ -~]{8}-[ -~]{8}$",
+        description='two terminal ids of 8 characters, such as "T0000001-T0000999"',
+    )
     merchant: str = "*"
     profile: Name
 

@@ -1,0 +1,327 @@
+"""The rules that tie values of a configuration to each other; nothing outside the file is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from gateway.settings.address_rules import (
+    check_address,
+    check_listen,
+    check_listen_twice,
+    check_metrics,
+    check_networks,
+)
+from gateway.settings.draft import Part
+from gateway.settings.findings import Findings, shown_value
+from gateway.settings.lines import KeyPath
+from gateway.settings.wording import did_you_mean
+
+_NAMED = ("listeners", "upstreams", "groups", "routes", "profiles", "concentrators")
+_PREFIX_BYTES = {"binary2": 2, "ascii4": 4, "bcd2": 2}
+_LENGTH_MAX = {"binary2": 65_535, "ascii4": 9_999, "bcd2": 9_999}
+_TPDU_BYTES = 5
+_MESSAGE_BYTES_MIN = 10  # A BCD message type and one binary bitmap.
+_TERMINAL_ID_CHARS = 8
+_MERCHANT_ID_CHARS_MAX = 15
+_RANGE_REMEDY = (
+    "write two ids of 8 characters that differ only in digits at their end, such as"
+    ' "T0000001-T0000999"'
+)
+
+
+def check_values(top: Part, findings: Findings) -> None:
+    """Report everything that the types alone do not show, except names of dialects."""
+    _unique_names(top, findings)
+    _references(top, findings)
+    _unused(top, findings)
+    for listener in top.parts("listeners"):
+        _listener(listener, findings)
+    for upstream in top.parts("upstreams"):
+        _upstream(upstream, findings)
+    for concentrator in top.parts("concentrators"):
+        _concentrator(concentrator, findings)
+    _registry_ranges(top.part("registry"), findings)
+    check_metrics(top.part("metrics"), findings)
+    check_listen_twice(top, findings)
+    if top.part("node").flag("production") and top.part("keys").flag("create"):
+        findings.error(
+            top.part("keys").at("create"),
+            "a production node does not make its own keyring",
+            "make it once under the rules for keys, and remove create = true",
+        )
+
+
+def check_dialect_names(top: Part, known: Collection[str], findings: Findings) -> None:
+    """Report listeners and upstreams whose dialect is none of the known ones."""
+    for key in ("listeners", "upstreams"):
+        for part in top.parts(key):
+            _refer(part, "dialect", known, "dialect", findings)
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def _unique_names(top: Part, findings: Findings) -> None:
+    for key in _NAMED:
+        seen: dict[str, KeyPath] = {}
+        for part in top.parts(key):
+            name = part.text("name")
+            if name is None:
+                continue
+            first = seen.setdefault(name, part.at("name"))
+            if first != part.at("name"):
+                findings.error(
+                    part.at("name"),
+                    f"{shown_value(name)} is already used on line {findings.line_of(first)}",
+                    f"give each of the {key} a name of its own",
+                )
+
+
+def _names(top: Part, key: str) -> set[str]:
+    """Every name that was written, even if something else is wrong with its table."""
+    names = (part.raw.get("name") for part in top.parts(key))
+    return {name for name in names if isinstance(name, str)}
+
+
+def _refer(part: Part, key: str, known: Collection[str], what: str, findings: Findings) -> None:
+    name = part.text(key)
+    if name is not None and name not in known:
+        findings.error(
+            part.at(key),
+            f"no {what} is named {shown_value(name)}",
+            did_you_mean(name, known, what=what),
+        )
+
+
+def _references(top: Part, findings: Findings) -> None:
+    upstreams, groups = _names(top, "upstreams"), _names(top, "groups")
+    profiles = _names(top, "profiles")
+    for group in top.parts("groups"):
+        seen: set[str] = set()
+        for member in group.parts("members"):
+            _refer(member, "upstream", upstreams, "upstream", findings)
+            name = member.text("upstream")
+            if name is not None and name in seen:
+                findings.error(
+                    member.at("upstream"),
+                    f"{shown_value(name)} is in this group already",
+                    "name each upstream once, and set its share with weight",
+                )
+            seen.update((name,) if name else ())
+    for route in top.parts("routes"):
+        _refer(route, "group", groups, "group", findings)
+    registry = top.part("registry")
+    _refer(registry, "default_profile", profiles, "profile", findings)
+    for device_range in registry.parts("ranges"):
+        _refer(device_range, "profile", profiles, "profile", findings)
+
+
+def _unused(top: Part, findings: Findings) -> None:
+    """What is configured and can never be reached was hardly meant so."""
+    members = {m.text("upstream") for group in top.parts("groups") for m in group.parts("members")}
+    routed = {route.text("group") for route in top.parts("routes")}
+    for upstream in top.parts("upstreams"):
+        if upstream.text("name") not in (members | {None}):
+            findings.warning(
+                upstream.at("name"), "is in no group, so nothing is sent to it", "add it to a group"
+            )
+    for group in top.parts("groups"):
+        if group.text("name") not in (routed | {None}):
+            findings.warning(
+                group.at("name"), "no route names this group", "add a route, or remove the group"
+            )
+    catch_all: KeyPath | None = None
+    for route in top.parts("routes"):
+        if catch_all is not None:
+            findings.warning(
+                route.path,
+                f"never used: the route on line {findings.line_of(catch_all)} takes every kind",
+                "put the route without kinds last",
+            )
+        elif not route.raw.get("kinds"):
+            catch_all = route.path
+
+
+# --- listeners and upstreams ---------------------------------------------------------------------
+
+
+def _listener(listener: Part, findings: Findings) -> None:
+    security = listener.text("security")
+    if security == "mutual-tls" and not listener.has("tls"):
+        findings.error(
+            listener.at("tls"),
+            "is missing on a mutual-tls listener",
+            "add a [listeners.tls] table with certificate, key and client_ca",
+        )
+    if security == "plain" and listener.has("tls"):
+        findings.error(
+            listener.at("tls"),
+            "stands on a plain listener, which would not use it",
+            'write security = "mutual-tls", or remove the table',
+        )
+    check_listen(listener, "listen", findings)
+    check_networks(listener, findings)
+    _framing(listener.part("framing"), findings)
+
+
+def _upstream(upstream: Part, findings: Findings) -> None:
+    if upstream.has("tls") and upstream.flag("plain"):
+        findings.error(
+            upstream.at("plain"),
+            "the upstream has a tls table too",
+            "keep one: the tls table, or plain = true",
+        )
+    if not upstream.has("tls") and not upstream.flag("plain"):
+        findings.error(
+            upstream.path,
+            "says neither how TLS is done nor that there is none",
+            "add a [upstreams.tls] table with ca and server_name, or plain = true",
+        )
+    if upstream.has("tls"):
+        _client_tls(upstream.part("tls"), findings)
+    for path, address in upstream.texts("addresses"):
+        check_address(path, address, findings, is_listener=False)
+    _framing(upstream.part("framing"), findings)
+    answer_s, late_max_s = upstream.number("answer_s"), upstream.number("late_max_s")
+    if answer_s is not None and late_max_s is not None and late_max_s < answer_s:
+        findings.error(
+            upstream.at("late_max_s" if upstream.has("late_max_s") else "answer_s"),
+            f"late_max_s ({late_max_s:g}) is shorter than answer_s ({answer_s:g})",
+            "a late answer comes after answer_s: set late_max_s to several times as long",
+        )
+    for key in ("backoff", "reversal_backoff"):
+        _backoff(upstream.part(key), findings)
+    for path, code in upstream.texts("approving_codes"):
+        if not re.fullmatch("[0-9A-Za-z]{2}", code):
+            findings.error(
+                path,
+                f"{shown_value(code)} is no response code",
+                'write the two characters of DE39, such as "00"',
+            )
+
+
+def _client_tls(tls: Part, findings: Findings) -> None:
+    if tls.has("certificate") != tls.has("key"):
+        here, absent = ("certificate", "key") if tls.has("certificate") else ("key", "certificate")
+        findings.error(
+            tls.at(here), f"stands without its {absent}", f"add {absent}, or remove {here}"
+        )
+    if tls.text("server_name") == "":
+        findings.error(
+            tls.at("server_name"),
+            "is empty, so no certificate can fit it",
+            "write the host name in the upstream's certificate",
+        )
+
+
+def _backoff(backoff: Part, findings: Findings) -> None:
+    first_s, max_s = backoff.number("first_s"), backoff.number("max_s")
+    if first_s is not None and max_s is not None and max_s < first_s:
+        findings.error(
+            backoff.at("max_s" if backoff.has("max_s") else "first_s"),
+            f"max_s ({max_s:g}) is shorter than first_s ({first_s:g})",
+            "set max_s to the longest wait between two attempts",
+        )
+
+
+def _framing(framing: Part, findings: Findings) -> None:
+    length, bytes_max = framing.text("length"), framing.number("frame_bytes_max")
+    header_bytes = framing.number("header_bytes")
+    if length is None or bytes_max is None:
+        return
+    own = _PREFIX_BYTES[length] if framing.flag("length_includes_itself") else 0
+    largest = _LENGTH_MAX[length] - own
+    if bytes_max > largest:
+        findings.error(
+            framing.at("frame_bytes_max"),
+            f"{bytes_max:g} is more than an {length} length can say"
+            if length == "ascii4"
+            else f"{bytes_max:g} is more than a {length} length can say",
+            f"write {largest} at most",
+        )
+    before = (_TPDU_BYTES if framing.flag("tpdu") else 0) + (header_bytes or 0)
+    if before + _MESSAGE_BYTES_MIN > bytes_max:
+        key = "header_bytes" if framing.has("header_bytes") else "frame_bytes_max"
+        findings.error(
+            framing.at(key),
+            f"TPDU and header ({before:g} bytes) leave no room for a message in"
+            f" frame_bytes_max = {bytes_max:g}",
+            f"set frame_bytes_max to {before + _MESSAGE_BYTES_MIN:g} at least",
+        )
+
+
+# --- terminals -----------------------------------------------------------------------------------
+
+
+def _concentrator(concentrator: Part, findings: Findings) -> None:
+    check_networks(concentrator, findings)
+    if not concentrator.text("certificate_name") and not concentrator.raw.get("networks"):
+        findings.error(
+            concentrator.path,
+            "has nothing that it is known by",
+            "add certificate_name (mutual TLS), networks (plain), or both",
+        )
+    for path, text in concentrator.texts("terminals"):
+        if len(text) > _TERMINAL_ID_CHARS:
+            _range(path, text, findings)
+        elif not text.strip() or not (text.isascii() and text.isprintable()):
+            findings.error(
+                path,
+                f"{shown_value(text)} names no terminal",
+                'write an id ("T0000001"), a prefix ("T00*") or a range ("T0000001-T0000999")',
+            )
+
+
+def _registry_ranges(registry: Part, findings: Findings) -> None:
+    seen: list[tuple[KeyPath, str, int, int]] = []
+    for device_range in registry.parts("ranges"):
+        _merchant(device_range, findings)
+        text = device_range.text("terminals")
+        ends = None if text is None else _range(device_range.at("terminals"), text, findings)
+        if ends is None:
+            continue
+        head, first, last = ends
+        for path, other_head, other_first, other_last in seen:
+            if head == other_head and first <= other_last and other_first <= last:
+                findings.error(
+                    device_range.at("terminals"),
+                    f"{shown_value(text)} overlaps the range on line {findings.line_of(path)}",
+                    "let each terminal be in one range only",
+                )
+        seen.append((device_range.at("terminals"), head, first, last))
+
+
+def _merchant(device_range: Part, findings: Findings) -> None:
+    merchant = device_range.text("merchant")
+    if merchant is None:
+        return
+    is_plain = merchant.isascii() and merchant.isprintable() and merchant.strip() == merchant
+    if not is_plain or not 1 <= len(merchant) <= _MERCHANT_ID_CHARS_MAX:
+        findings.error(
+            device_range.at("merchant"),
+            f"{shown_value(merchant)} is no merchant id",
+            'write 1 to 15 printable characters, or "*" for any merchant',
+        )
+
+
+def _range(path: KeyPath, text: str, findings: Findings) -> tuple[str, int, int] | None:
+    """The head and the two numbers of a range `A-B`, or a finding and None."""
+    low, high = text[:_TERMINAL_ID_CHARS], text[_TERMINAL_ID_CHARS + 1 :]
+    is_plain = text.isascii() and text.isprintable()
+    if not is_plain or len(high) != _TERMINAL_ID_CHARS or text[_TERMINAL_ID_CHARS] != "-":
+        findings.error(path, f"{shown_value(text)} is no range of terminals", _RANGE_REMEDY)
+        return None
+    head = low.rstrip("0123456789")
+    if head != high.rstrip("0123456789") or head == low:
+        findings.error(
+            path, f"the ends of {shown_value(text)} do not count up to each other", _RANGE_REMEDY
+        )
+        return None
+    first, last = int(low[len(head) :]), int(high[len(head) :])
+    if last < first:
+        findings.error(
+            path, f"{shown_value(text)} ends before it begins", f'did you mean "{high}-{low}"?'
+        )
+        return None
+    return head, first, last
