@@ -77,5 +77,9 @@ class OperatorError(GatewayError):
     """An operator asked for something that cannot be done; the text says what to do instead."""
 
 
+class NoSuchThing(OperatorError):
+    """An operator named a device, an operation or a page that does not exist."""
+
+
 class InvariantBroken(BaseException):
     """A bug of ours: the node stops and recovers rather than guess."""

@@ -1,0 +1,212 @@
+"""Enrolment: what a new device is made of, and what importing a roster would change."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from gateway.errors import OperatorError
+from gateway.settings.schema import DeviceRange
+from gateway.store.store import Device, DeviceState
+from gateway.terminals import device_fields
+from gateway.terminals.identity import ANY_MERCHANT, TerminalRange
+from gateway.terminals.roster import Problem, RosterRefused, Row
+
+NO_ROW = 0  # device_id of a device that a registry rule stands for
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A range of the settings, compiled: its ids are active devices without a row."""
+
+    terminals: TerminalRange
+    text: str
+    merchant_id: str
+    profile: str
+
+    @classmethod
+    def compile(cls, range_: DeviceRange) -> Rule:
+        """The rule of a range in the settings; raises OperatorError where it is none."""
+        try:
+            terminals = TerminalRange.parse(range_.terminals)
+        except ValueError as error:
+            raise OperatorError(f"registry.ranges: {error}") from None
+        merchant_id = device_fields.merchant_id(range_.merchant, any_allowed=True)
+        return cls(terminals, range_.terminals, merchant_id, range_.profile)
+
+    def device(self, terminal_id: str) -> Device:
+        """The device that the rule stands for."""
+        return Device(
+            device_id=NO_ROW,
+            terminal_id=terminal_id,
+            merchant_id=self.merchant_id,
+            activation=1,
+            state=DeviceState.ACTIVE,
+            profile=self.profile,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the configuration says about new devices; no profiles: any name will do."""
+
+    rules: Sequence[Rule]
+    default_profile: str
+    profiles: Collection[str]
+
+    def rule_of(self, terminal_id: str) -> Rule | None:
+        return next((rule for rule in self.rules if terminal_id in rule.terminals), None)
+
+    def new_device(self, row: Row, *, device_id: int, enrolled_ms: int) -> Device:
+        """The device that a row describes; what it leaves open comes from rule and default.
+
+        Raises OperatorError where no merchant is known, or "*" is no rule's, or for a profile that
+        is not configured.
+        """
+        values = row.values
+        rule = self.rule_of(row.terminal_id)
+        merchant = values.get("merchant_id") or (rule.merchant_id if rule else "")
+        if not merchant:
+            raise OperatorError("the merchant is missing: give merchant_id, or --merchant for all")
+        if merchant == ANY_MERCHANT and (rule is None or rule.merchant_id != ANY_MERCHANT):
+            raise OperatorError('merchant "*" (any) is for ids of registry rules that say so')
+        profile = values.get("profile") or (rule.profile if rule else self.default_profile)
+        if self.profiles and profile not in self.profiles:
+            known = ", ".join(sorted(self.profiles))
+            raise OperatorError(f"no profile {profile!r} in the configuration; there are: {known}")
+        return Device(
+            device_id=device_id,
+            terminal_id=row.terminal_id,
+            merchant_id=merchant,
+            activation=1,
+            state=DeviceState(values.get("state", DeviceState.PENDING)),
+            profile=profile,
+            certificate_sha256=values.get("certificate_sha256", ""),
+            serial=values.get("serial", ""),
+            model=values.get("model", ""),
+            place=values.get("place", ""),
+            networks=values.get("networks", ""),
+            enrolled_ms=enrolled_ms,
+        )
+
+
+def check_certificate_free(sha256: str, terminal_id: str, holders: Mapping[str, Device]) -> None:
+    """Raise OperatorError where a certificate is another device's already."""
+    holder = holders.get(sha256) if sha256 else None
+    if holder is not None and holder.terminal_id != terminal_id:
+        raise OperatorError(
+            f"this certificate is {holder.terminal_id.rstrip()}'s: a certificate has one device"
+        )
+
+
+def completed(device: Device, values: Mapping[str, str]) -> Device:
+    """A device with its empty columns filled from `values`; the same object if none is.
+
+    An import only adds: what a device has is not overwritten. Raises OperatorError where a value
+    differs, since a file older than the registry would undo what operators did. Filling in the
+    certificate is a binding and counts the activation up. A pending device may become active.
+    """
+    changes: dict[str, str] = {}
+    for column, value in values.items():
+        present = str(getattr(device, column))
+        if column == "state" and (present, value) == (DeviceState.PENDING, DeviceState.ACTIVE):
+            present = ""
+        if not value or value == present:
+            continue
+        if present:
+            raise OperatorError(
+                f"{device.terminal_id.rstrip()} exists with {column} {present!r}, not {value!r}: "
+                "an import adds, it does not overwrite"
+            )
+        changes[column] = value
+    if not changes:
+        return device
+    return replace(
+        device,
+        state=DeviceState(changes.get("state", device.state)),
+        certificate_sha256=changes.get("certificate_sha256", device.certificate_sha256),
+        activation=device.activation + ("certificate_sha256" in changes),
+        serial=changes.get("serial", device.serial),
+        model=changes.get("model", device.model),
+        place=changes.get("place", device.place),
+        networks=changes.get("networks", device.networks),
+    )
+
+
+class ImportPlan:
+    """What a roster would change, row by row; nothing is changed by it.
+
+    `present` and `holders` are the registry's rows by terminal and by certificate. `merchant_id`
+    is for new devices whose row has none; `activate` makes active what is or would be pending.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        *,
+        present: Mapping[str, Device],
+        holders: Mapping[str, Device],
+        last_id: int,
+        enrolled_ms: int,
+        merchant_id: str,
+        activate: bool,
+    ) -> None:
+        self.added: list[Device] = []
+        self.completed: list[Device] = []
+        self.unchanged = 0
+        self.problems: list[Problem] = []
+        self._terms = terms
+        self._present = present
+        self._holders = holders
+        self._last_id = last_id
+        self._enrolled_ms = enrolled_ms
+        self._merchant_id = merchant_id
+        self._activate = activate
+        self._lines: dict[str, int] = {}
+
+    def take(self, row: Row) -> None:
+        """Add what a row changes, or its problem."""
+        try:
+            self._take(row)
+        except OperatorError as error:
+            self.problems.append((row.line, str(error)))
+
+    def check(self) -> None:
+        """Raise RosterRefused where a row had a problem."""
+        if self.problems:
+            raise RosterRefused(self.problems)
+
+    def _take(self, row: Row) -> None:
+        values = dict(row.values)
+        certificate = values.get("certificate_sha256", "")
+        self._once(f"terminal {row.terminal_id.rstrip()}", row.line)
+        if certificate:
+            self._once(f"certificate {certificate}", row.line)
+        check_certificate_free(certificate, row.terminal_id, self._holders)
+        device = self._present.get(row.terminal_id)
+        if self._activate and values.get("state", DeviceState.PENDING) == DeviceState.PENDING:
+            # A device that works already, or that an operator suspended, stays as it is.
+            values.pop("state", None)
+            if device is None or device.state is DeviceState.PENDING:
+                values["state"] = DeviceState.ACTIVE.value
+        if device is None:
+            if self._merchant_id:
+                values.setdefault("merchant_id", self._merchant_id)
+            self.added.append(
+                self._terms.new_device(
+                    replace(row, values=values),
+                    device_id=self._last_id + len(self.added) + 1,
+                    enrolled_ms=self._enrolled_ms,
+                )
+            )
+            return
+        new = completed(device, values)
+        if new is device:
+            self.unchanged += 1
+        else:
+            self.completed.append(new)
+
+    def _once(self, what: str, line: int) -> None:
+        first = self._lines.setdefault(what, line)
+        if first != line:
+            raise OperatorError(f"{what} stands in line {first} already")

@@ -1,0 +1,302 @@
+"""Identity: what a connection proved and what a message says -> its device, or a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Literal, Protocol
+
+from gateway.store.store import Device, DeviceState
+
+TERMINAL_ID_CHARS = 8  # ISO 8583:1987, DE41: ans 8, fixed
+RANGE_CHARS = 2 * TERMINAL_ID_CHARS + 1
+ANY_MERCHANT = "*"
+
+Network = IPv4Network | IPv6Network
+
+
+class IdentityProblem(StrEnum):
+    """Why a message is not taken for any device's."""
+
+    UNKNOWN_TERMINAL = "unknown_terminal"
+    NOT_THIS_DEVICE = "not_this_device"  # a terminal id other than the one the connection proved
+    WRONG_MERCHANT = "wrong_merchant"
+    NOT_ACTIVE = "not_active"  # pending or suspended
+    WRONG_NETWORK = "wrong_network"  # calls from outside the networks of its row
+    NOT_CARRIED = "not_carried"  # the concentrator's rule does not name this terminal
+
+
+# --- terminal ids and sets of them --------------------------------------------------------------
+
+
+def padded(terminal_id: str) -> str:
+    """A terminal id as DE41 carries it: with blanks up to eight characters."""
+    return terminal_id.ljust(TERMINAL_ID_CHARS)
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalRange:
+    """The ids from `prefix` + first to `prefix` + last, counted in decimal digits."""
+
+    prefix: str
+    digits: int
+    first: int
+    last: int
+
+    @classmethod
+    def parse(cls, text: str) -> TerminalRange:
+        """The range that `A-B` names; raises ValueError where it is none.
+
+        Both ids are written in full (eight characters) and differ only in digits at their end, so
+        that the range has as many ids as it seems to have.
+        """
+        low, high = text[:TERMINAL_ID_CHARS], text[TERMINAL_ID_CHARS + 1 :]
+        if len(text) != RANGE_CHARS or text[TERMINAL_ID_CHARS] != "-":
+            raise ValueError(f"{text!r} is no range: write A-B with two ids of 8 characters")
+        digits = 0
+        while digits < TERMINAL_ID_CHARS and _is_number(low[-digits - 1 :] + high[-digits - 1 :]):
+            digits += 1
+        prefix = low[: TERMINAL_ID_CHARS - digits]
+        if not digits or high[: TERMINAL_ID_CHARS - digits] != prefix:
+            raise ValueError(f"{text!r} is no range: its ids may differ only in digits at the end")
+        first, last = int(low[-digits:]), int(high[-digits:])
+        if last < first:
+            raise ValueError(f"{text!r} is no range: it ends before it begins")
+        return cls(prefix, digits, first, last)
+
+    def __contains__(self, terminal_id: object) -> bool:
+        if not isinstance(terminal_id, str) or len(terminal_id) != TERMINAL_ID_CHARS:
+            return False
+        number = terminal_id[len(self.prefix) :]
+        return (
+            terminal_id.startswith(self.prefix)
+            and _is_number(number)
+            and self.first <= int(number) <= self.last
+        )
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalSet:
+    """The terminal ids that some patterns name, compiled once and asked for each message."""
+
+    ids: frozenset[str]
+    prefixes: tuple[str, ...]
+    ranges: tuple[TerminalRange, ...]
+
+    @classmethod
+    def parse(cls, patterns: Iterable[str]) -> TerminalSet:
+        """The set that ids (`T0000001`), prefixes (`T00*`) and ranges (`A-B`) name together.
+
+        What is longer than an id is a range, whose two ids are written in full. Raises ValueError
+        where a pattern is none of these.
+        """
+        ids: set[str] = set()
+        prefixes: list[str] = []
+        ranges: list[TerminalRange] = []
+        for pattern in patterns:
+            if not pattern.strip() or not (pattern.isascii() and pattern.isprintable()):
+                raise ValueError(f"{pattern!r} names no terminal: use printable ASCII characters")
+            if pattern.endswith("*") and len(pattern) <= TERMINAL_ID_CHARS:
+                prefixes.append(pattern[:-1])
+            elif len(pattern) <= TERMINAL_ID_CHARS:
+                ids.add(padded(pattern))
+            else:
+                ranges.append(TerminalRange.parse(pattern))
+        return cls(frozenset(ids), tuple(prefixes), tuple(ranges))
+
+    def __contains__(self, terminal_id: object) -> bool:
+        return (
+            terminal_id in self.ids
+            or (isinstance(terminal_id, str) and terminal_id.startswith(self.prefixes))
+            or any(terminal_id in range_ for range_ in self.ranges)
+        )
+
+
+# --- what a connection proved -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvenCertificate:
+    """A client certificate that passed the handshake; chain and revocation were checked there."""
+
+    common_name: str
+    sha256: str  # of the DER, lower-case hex
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConcentratorRule:
+    """Which terminals a concentrator may speak for."""
+
+    name: str
+    terminals: TerminalSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """One connection: where it came in, what it proved, and what it was last identified as."""
+
+    listener: str
+    address: str  # the peer's IP address, without the port
+    security: Literal["mutual-tls", "plain"]
+    certificate: ProvenCertificate | None = None
+    concentrator: ConcentratorRule | None = None
+    bound: Device | None = (
+        None  # the device of the first identified message; never on concentrators
+    )
+
+    def bound_to(self, device: Device) -> Caller:
+        """The caller after a message of `device` was taken; the same object where nothing changes.
+
+        A session keeps it from its first identified message on. On a plain connection that is the
+        only proof there is; on a TLS one it saves the work of proving it again.
+        """
+        if self.concentrator is not None or self.bound is device:
+            return self
+        return replace(self, bound=device)
+
+
+class Lookup(Protocol):
+    """The registry, as far as identity needs it."""
+
+    def by_terminal(self, terminal_id: str) -> Device | None: ...
+
+    def by_certificate(self, sha256: str) -> Device | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """The message is this device's."""
+
+    device: Device
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The message is nobody's who may speak here; `device` is whose it claims to be, if known."""
+
+    problem: IdentityProblem
+    device: Device | None = None
+
+
+# --- the decision -------------------------------------------------------------------------------
+
+
+def identify(
+    caller: Caller,
+    message_terminal_id: str,
+    message_merchant_id: str | None,
+    lookup: Lookup,
+) -> Identified | Refused:
+    """The device that a message is from, or why it is from none.
+
+    `message_terminal_id` is DE41 ("" where it is absent, which is an unknown terminal);
+    `message_merchant_id` is DE42, or None where this message needs none (network management), which
+    leaves the merchant unchecked. Raises nothing.
+
+    Mutual TLS: the device whose row holds this very certificate, else the device that the subject's
+    common name names, provided that no certificate is bound to it: our own CA vouches for the name.
+    A certificate that another one has replaced therefore proves nothing, and neither does a
+    name once a certificate is bound. The device proved must be the one that DE41 names.
+
+    Plain: DE41 must be an enrolled device, and the first message that is identified binds the
+    connection to it. A device with a bound certificate is refused here unless its row names
+    networks: anybody who reaches the listener could otherwise use it by writing its number, and the
+    certificate would protect nothing. Networks in the row are the operator's word that this address
+    is proof enough, for instance during a move from plain to TLS.
+
+    Concentrator: only terminals that its rule names; the concentrator's own certificate or address
+    vouches for them, so the terminals' certificates are not asked for.
+
+    A row's networks hold on every kind of listener: the address the connection comes from, which
+    for a carried terminal is the concentrator's.
+    """
+    terminal_id = message_terminal_id
+    if len(terminal_id) != TERMINAL_ID_CHARS:
+        terminal_id = padded(terminal_id)
+    bound = caller.bound
+    if bound is not None:
+        if bound.terminal_id != terminal_id:
+            return Refused(IdentityProblem.NOT_THIS_DEVICE, lookup.by_terminal(terminal_id))
+        # Devices are values: while the registry still gives the very object that was checked when
+        # the connection was bound, its state, certificate and networks are what they were.
+        if lookup.by_terminal(terminal_id) is bound:
+            return _merchant_checked(bound, message_merchant_id)
+    claimed = lookup.by_terminal(terminal_id)
+    problem = _proof_problem(caller, terminal_id, claimed, lookup)
+    if problem is not None:
+        return Refused(problem, claimed)
+    if claimed is None:
+        return Refused(IdentityProblem.UNKNOWN_TERMINAL)
+    if claimed.networks and not in_networks(caller.address, parse_networks(claimed.networks)):
+        return Refused(IdentityProblem.WRONG_NETWORK, claimed)
+    if claimed.state is not DeviceState.ACTIVE:
+        return Refused(IdentityProblem.NOT_ACTIVE, claimed)
+    return _merchant_checked(claimed, message_merchant_id)
+
+
+def _proof_problem(
+    caller: Caller, terminal_id: str, claimed: Device | None, lookup: Lookup
+) -> IdentityProblem | None:
+    """What is wrong with the claim to be `claimed`, by what the connection proved."""
+    if caller.concentrator is not None:
+        carried = terminal_id in caller.concentrator.terminals
+        return None if carried else IdentityProblem.NOT_CARRIED
+    if caller.security == "plain":
+        if claimed is not None and claimed.certificate_sha256 and not claimed.networks:
+            return IdentityProblem.NOT_THIS_DEVICE
+        return None
+    if caller.certificate is None:
+        return IdentityProblem.NOT_THIS_DEVICE
+    proved = _proved_by(caller.certificate, lookup)
+    if proved is None:
+        return (
+            IdentityProblem.UNKNOWN_TERMINAL if claimed is None else IdentityProblem.NOT_THIS_DEVICE
+        )
+    return None if proved.terminal_id == terminal_id else IdentityProblem.NOT_THIS_DEVICE
+
+
+def _proved_by(certificate: ProvenCertificate, lookup: Lookup) -> Device | None:
+    holder = lookup.by_certificate(certificate.sha256)
+    if holder is not None:
+        return holder
+    named = lookup.by_terminal(padded(certificate.common_name))
+    return named if named is not None and not named.certificate_sha256 else None
+
+
+def _merchant_checked(device: Device, merchant_id: str | None) -> Identified | Refused:
+    if (
+        merchant_id is None
+        or device.merchant_id == ANY_MERCHANT
+        or merchant_id.rstrip() == device.merchant_id
+    ):
+        return Identified(device)
+    return Refused(IdentityProblem.WRONG_MERCHANT, device)
+
+
+# --- networks -----------------------------------------------------------------------------------
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """The CIDR ranges that stand in `text`, separated by blanks; raises ValueError for others."""
+    return tuple(ip_network(part) for part in text.split())
+
+
+def in_networks(address: str, networks: Iterable[Network]) -> bool:
+    """Whether an IP address is in one of the networks; an IPv4 one inside IPv6 counts as IPv4."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    return any(parsed in network for network in networks)
