@@ -1,0 +1,371 @@
+"""One terminal's connection: handshake, read, answer, write, each with its deadline."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from math import inf
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from gateway.clock import Clock
+from gateway.errors import FrameError, ParseError, PeerError
+from gateway.settings.schema import Listener as ListenerSettings
+from gateway.telemetry.events import Emit, Event
+from gateway.terminals.dispatch import Dispatcher
+from gateway.terminals.identity import Caller, ConcentratorRule, ProvenCertificate
+from gateway.terminals.session import Sessions
+from gateway.transactions.request import Reply
+from gateway.wire.framing import Frame, FrameReader, FramingSpec
+from gateway.wire.stream import TcpStream
+from gateway.wire.tls import PeerRefused, ServerTls, handshake_reason, send_alert
+
+_CLOSE_S = 1.0  # for TLS's close_notify
+
+
+class Deliver(Protocol):
+    """What the flow wants to know of the replies it made."""
+
+    def delivered(self, reply: Reply) -> None: ...
+
+    def undelivered(self, reply: Reply) -> None: ...
+
+
+class FindConcentrator(Protocol):
+    """Which concentrator a connection is, by its certificate's name or its address."""
+
+    def __call__(self, common_name: str, address: str, /) -> ConcentratorRule | None: ...
+
+
+class Service:
+    """What all connections of one listener share."""
+
+    def __init__(
+        self,
+        settings: ListenerSettings,
+        *,
+        dispatcher: Dispatcher,
+        tls: ServerTls | None,
+        deliver: Deliver,
+        find_concentrator: FindConcentrator,
+        exchanges: trio.Nursery,
+        clock: Clock,
+        emit: Emit,
+    ) -> None:
+        self.settings = settings
+        self.framing = FramingSpec(**settings.framing.model_dump())
+        self.dispatcher = dispatcher
+        self.tls = tls
+        self.deliver = deliver
+        self.find_concentrator = find_concentrator
+        self.exchanges = exchanges
+        self.clock = clock
+        self.emit = emit
+        self.draining = False
+
+
+class Refused(PeerError):
+    """The peer is turned away before any message; the text says why."""
+
+
+class Connection:
+    """Runs one connection to its end. Its exchanges outlive it: hanging up cancels nothing."""
+
+    __slots__ = (
+        "_busy",
+        "_scope",
+        "_service",
+        "_stream",
+        "_tcp",
+        "_waiting_for",
+        "address",
+        "caller",
+    )
+
+    def __init__(self, tcp: TcpStream, address: str, service: Service) -> None:
+        self.address = address
+        self.caller: Caller | None = None
+        self._tcp = tcp
+        self._stream: trio.abc.Stream = tcp
+        self._service = service
+        self._scope = trio.CancelScope()
+        self._waiting_for = "first_byte_s"
+        self._busy = 0
+
+    def drain(self) -> None:
+        """End the connection: now if it is idle, else after the exchange under way."""
+        if not self._busy:
+            self._scope.cancel()
+
+    async def run(self) -> None:
+        """Serve until the peer leaves, misbehaves or a deadline passes; one log line for each."""
+        emit, listener = self._service.emit, self._service.settings.name
+        try:
+            with self._scope:
+                await self._converse()
+            with trio.move_on_after(_CLOSE_S):
+                await self._stream.aclose()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # The peer is gone; what was under way has said so itself.
+        except Refused as error:
+            emit(
+                Event.HANDSHAKE_FAILED,
+                listener=listener,
+                address=self.address,
+                reason=str(error),
+            )
+        except (FrameError, ParseError) as error:
+            emit(
+                Event.FRAME_REJECTED,
+                listener=listener,
+                address=self.address,
+                reason=str(error),
+            )
+        except Exception as error:
+            # One bad handler must not stop the server. The text may hold a message's values: only
+            # the kind of error and the place are told.
+            emit(
+                Event.HANDLER_FAILED,
+                listener=listener,
+                address=self.address,
+                reason=type(error).__name__,
+                at=_place(error),
+            )
+        finally:
+            self._tcp.close()
+        if self._scope.cancelled_caught and self._waiting_for and not self._service.draining:
+            emit(
+                Event.DEADLINE_PASSED,
+                listener=listener,
+                address=self.address,
+                deadline=self._waiting_for,
+            )
+
+    # --- before the first message ---------------------------------------------------------
+
+    async def _converse(self) -> None:
+        service = self._service
+        settings = service.settings
+        certificate = None
+        if service.tls is not None:
+            self._wait_for("handshake_s", settings.deadlines.handshake_s)
+            certificate = await self._handshake(service.tls)
+        many = settings.carries == "concentrator"
+        rule = None
+        if many:
+            name = certificate.common_name if certificate is not None else ""
+            rule = service.find_concentrator(name, self.address)
+            if rule is None:
+                raise Refused("no concentrator of the settings has this certificate or address")
+        self.caller = Caller(
+            listener=settings.name,
+            address=self.address,
+            security=settings.security,
+            certificate=certificate,
+            concentrator=rule,
+        )
+        sessions = Sessions(
+            self.caller, many=many, count_max=settings.limits.sessions_per_connection_max
+        )
+        if many:
+            await self._carry_many(sessions)
+        else:
+            await self._carry_one(sessions)
+
+    async def _handshake(self, tls: ServerTls) -> ProvenCertificate:
+        now_ms = self._service.clock.wall_ms()
+        stream = trio.SSLStream(self._tcp, tls.context(now_ms), server_side=True)
+        try:
+            await stream.do_handshake()
+        except trio.BrokenResourceError as error:
+            await send_alert(stream)
+            raise Refused(handshake_reason(error)) from None
+        der = stream.getpeercert(binary_form=True)
+        # A resumed session skips OpenSSL's checks: they are made again here, every time.
+        peer = tls.check_peer(der, self._service.clock.wall_ms())
+        if isinstance(peer, PeerRefused):
+            name = peer.certificate.common_name if peer.certificate is not None else ""
+            raise Refused(f"{peer.reason}: {name}" if name else str(peer.reason))
+        self._stream = stream
+        return ProvenCertificate(
+            common_name=peer.common_name, sha256=peer.sha256, serial=peer.serial
+        )
+
+    # --- conversations --------------------------------------------------------------------
+
+    async def _carry_one(self, sessions: Sessions) -> None:
+        """A terminal of its own: one request at a time, answered before the next is read.
+
+        The exchange runs in this very task. Nothing cancels it: while it is under way no deadline
+        is set, and `drain` leaves a busy connection alone.
+        """
+        service = self._service
+        reader = FrameReader(service.framing)
+        self._wait_for("first_byte_s", service.settings.deadlines.first_byte_s)
+        while True:
+            frames = await self._receive(reader)
+            if frames is None:
+                return
+            for frame in frames:
+                self._busy += 1
+                self._scope.deadline = inf
+                try:
+                    answered = await service.dispatcher.answer(frame, sessions, self.address)
+                    if answered is not None:
+                        await self._hand_over(*answered)
+                finally:
+                    self._busy -= 1
+                if service.draining:
+                    return
+            if frames:
+                self._wait_for_next(reader)
+
+    async def _carry_many(self, sessions: Sessions) -> None:
+        """A concentrator: many requests at once, up to a bound, answered as they are done."""
+        service = self._service
+        limit = service.settings.limits.requests_per_connection_max
+        # Never fuller than the requests under way: each sends at most one answer.
+        answers, to_write = trio.open_memory_channel[tuple[bytes, Reply]](limit)
+        slots = trio.Semaphore(limit)
+        error: PeerError | trio.BrokenResourceError | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write_many, to_write, slots)
+                try:
+                    await self._read_many(sessions, answers, slots)
+                except (PeerError, trio.BrokenResourceError) as caught:
+                    error = caught
+                nursery.cancel_scope.cancel()
+        finally:
+            while to_write.statistics().current_buffer_used:
+                self._service.deliver.undelivered(to_write.receive_nowait()[1])
+            to_write.close()
+        if error is not None:
+            raise error
+
+    async def _read_many(
+        self,
+        sessions: Sessions,
+        answers: trio.MemorySendChannel[tuple[bytes, Reply]],
+        slots: trio.Semaphore,
+    ) -> None:
+        service = self._service
+        reader = FrameReader(service.framing)
+        self._wait_for("first_byte_s", service.settings.deadlines.first_byte_s)
+        while (frames := await self._receive(reader)) is not None:
+            for frame in frames:
+                # Not reading on is what holds a concentrator back.
+                self._scope.deadline = inf
+                await slots.acquire()
+                self._busy += 1
+                service.exchanges.start_soon(
+                    self._answer_one_of_many, frame, sessions, answers, slots
+                )
+            if frames:
+                self._wait_for_next(reader)
+
+    async def _answer_one_of_many(
+        self,
+        frame: Frame,
+        sessions: Sessions,
+        answers: trio.MemorySendChannel[tuple[bytes, Reply]],
+        slots: trio.Semaphore,
+    ) -> None:
+        answered = None
+        try:
+            answered = await self._service.dispatcher.answer(frame, sessions, self.address)
+        except ParseError as error:
+            self._service.emit(
+                Event.FRAME_REJECTED,
+                listener=self._service.settings.name,
+                address=self.address,
+                reason=str(error),
+            )
+        except Exception as error:
+            self._service.emit(
+                Event.HANDLER_FAILED,
+                listener=self._service.settings.name,
+                address=self.address,
+                reason=type(error).__name__,
+                at=_place(error),
+            )
+        try:
+            if answered is not None:
+                answers.send_nowait(answered)
+                return
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            if answered is not None:
+                self._service.deliver.undelivered(answered[1])
+        self._busy -= 1
+        slots.release()
+        self._end_if_drained()
+
+    async def _write_many(
+        self,
+        to_write: trio.MemoryReceiveChannel[tuple[bytes, Reply]],
+        slots: trio.Semaphore,
+    ) -> None:
+        async for frame, reply in to_write:
+            with trio.move_on_after(self._service.settings.deadlines.send_s) as sending:
+                try:
+                    await self._hand_over(frame, reply, timed=False)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    self._waiting_for = ""
+                    self._scope.cancel()
+            self._busy -= 1
+            slots.release()
+            if sending.cancelled_caught:
+                self._waiting_for = "send_s"
+                self._scope.cancel()
+            self._end_if_drained()
+
+    def _end_if_drained(self) -> None:
+        if self._service.draining and not self._busy:
+            self._scope.cancel()
+
+    # --- reading and writing --------------------------------------------------------------
+
+    def _wait_for(self, deadline: str, seconds: float) -> None:
+        self._waiting_for = deadline
+        self._scope.deadline = trio.current_time() + seconds
+
+    async def _receive(self, reader: FrameReader) -> list[Frame] | None:
+        """The next whole frames, or none yet; None where the peer ended the stream."""
+        data = bytes(await self._stream.receive_some())
+        if not data:
+            if reader.mid_frame:
+                raise FrameError("the stream ended within a frame")
+            return None
+        was_mid_frame = reader.mid_frame
+        frames = reader.feed(data)
+        if reader.mid_frame and not (frames or was_mid_frame):
+            self._wait_for_next(reader)
+        return frames
+
+    def _wait_for_next(self, reader: FrameReader) -> None:
+        """From a frame's first byte on its last is waited for, however it trickles in."""
+        deadlines = self._service.settings.deadlines
+        if reader.mid_frame:
+            self._wait_for("frame_s", deadlines.frame_s)
+        else:
+            self._wait_for("idle_s", deadlines.idle_s)
+
+    async def _hand_over(self, frame: bytes, reply: Reply, *, timed: bool = True) -> None:
+        """Write an answer; the flow learns whether any of it can have reached the terminal."""
+        service = self._service
+        if not self._tcp.established:
+            service.deliver.undelivered(reply)
+            raise trio.BrokenResourceError("the terminal left before its answer came")
+        if timed:
+            self._wait_for("send_s", service.settings.deadlines.send_s)
+        # From here on some of it may be with the terminal, whatever becomes of the send.
+        service.deliver.delivered(reply)
+        await self._stream.send_all(frame)
+
+
+def _place(error: BaseException) -> str:
+    """File and line where an error was raised, for the log."""
+    frames = traceback.extract_tb(error.__traceback__ or sys.exc_info()[2])
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

@@ -1,0 +1,176 @@
+"""One frame from a terminal -> the frame that answers it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.clock import Clock
+from gateway.errors import EncodeError, FrameError, ParseError
+from gateway.policy.response_codes import Reason, response_code
+from gateway.settings.schema import Listener as ListenerSettings
+from gateway.store.store import Device
+from gateway.telemetry.events import Emit, Event
+from gateway.terminals.identity import Lookup, Refused, identify
+from gateway.terminals.session import Session, Sessions
+from gateway.transactions import replies
+from gateway.transactions.request import Reply, Request
+from gateway.wire.codec import Codec
+from gateway.wire.framing import Frame, FramingSpec, answering_tpdu, encode_frame
+from gateway.wire.message import NETWORK_KINDS, Message, kind_of, printable
+
+_APPROVED = "00"
+
+
+class Serve(Protocol):
+    """The flow, as far as terminals need it."""
+
+    async def serve(self, request: Request) -> Reply: ...
+
+
+class Devices(Lookup, Protocol):
+    """The registry, as far as terminals need it."""
+
+    def touch(self, device: Device) -> None: ...
+
+
+class Dispatcher:
+    """Parses, identifies, has the flow serve, and writes the answer, for one listener."""
+
+    def __init__(
+        self,
+        *,
+        settings: ListenerSettings,
+        codec: Codec,
+        flow: Serve,
+        devices: Devices,
+        clock: Clock,
+        emit: Emit,
+        refused: RefusedCounter,
+    ) -> None:
+        self._listener = settings.name
+        self._code_set = settings.code_set
+        self._framing = FramingSpec(**settings.framing.model_dump())
+        self._codec = codec
+        self._flow = flow
+        self._devices = devices
+        self._clock = clock
+        self._emit = emit
+        self._refused = refused
+
+    async def answer(
+        self, frame: Frame, sessions: Sessions, address: str
+    ) -> tuple[bytes, Reply] | None:
+        """The answering frame and its reply, or None where a message wants no answer.
+
+        Raises ParseError where nothing can be answered: the connection is then closed.
+        """
+        started_s = self._clock.monotonic_s()
+        try:
+            message = self._codec.decode(frame.body)
+        except ParseError as error:
+            return self._unparsed(frame, error, address)
+        if not answerable(message.mti):
+            self._emit(
+                Event.MESSAGE_REJECTED,
+                listener=self._listener,
+                address=address,
+                reason="not a request",
+                mti=printable(message.mti),
+            )
+            return None
+        session = sessions.of(message.terminal_id, frame.tpdu)
+        reply = await self._serve(message, session, address, started_s)
+        return self._frame(frame, reply.message), reply
+
+    async def _serve(
+        self, message: Message, session: Session, address: str, started_s: float
+    ) -> Reply:
+        kind = kind_of(message)
+        identified = identify(
+            session.caller,
+            message.terminal_id,
+            None if kind in NETWORK_KINDS else message.merchant_id,
+            self._devices,
+        )
+        if isinstance(identified, Refused):
+            reason = Reason(identified.problem.value)
+            return self._refuse(message, reason, address)
+        device = identified.device
+        session.identified(device)
+        self._devices.touch(device)
+        reply = await self._flow.serve(
+            Request(
+                message,
+                kind,
+                device,
+                listener=self._listener,
+                code_set=self._code_set,
+                wall_ms=self._clock.wall_ms(),
+                started_s=started_s,
+            )
+        )
+        if kind in NETWORK_KINDS and reply.message.response_code == _APPROVED:
+            session.served(kind)
+        return reply
+
+    def _refuse(self, message: Message, reason: Reason, address: str) -> Reply:
+        code = response_code(reason, self._code_set)
+        self._refused(reason.value)
+        self._emit(
+            Event.IDENTITY_REFUSED,
+            listener=self._listener,
+            address=address,
+            terminal=printable(message.terminal_id),
+            merchant=printable(message.merchant_id),
+            reason=reason.value,
+            code=code,
+        )
+        return Reply(replies.refusal(message, code))
+
+    def _unparsed(
+        self, frame: Frame, error: ParseError, address: str
+    ) -> tuple[bytes, Reply] | None:
+        """Where MTI and STAN could be read the sender is told 30; else its connection ends."""
+        if not (answerable(error.mti) and error.stan):
+            raise error
+        self._refused(Reason.FORMAT_ERROR.value)
+        self._emit(
+            Event.MESSAGE_REJECTED,
+            listener=self._listener,
+            address=address,
+            reason=str(error),
+            mti=error.mti,
+            stan=error.stan,
+        )
+        code = response_code(Reason.FORMAT_ERROR, self._code_set)
+        message = replies.unparsed_refusal(mti=error.mti, stan=error.stan, code=code)
+        return self._frame(frame, message), Reply(message)
+
+    def _frame(self, frame: Frame, message: Message) -> bytes:
+        tpdu = answering_tpdu(frame.tpdu) if frame.tpdu else b""
+        try:
+            body = self._codec.encode(message)
+            return encode_frame(self._framing, body, tpdu, frame.header)
+        except (EncodeError, FrameError) as error:
+            # What the acquirer answered does not fit the terminal's dialect. The outcome stands;
+            # the bare answer is still one.
+            self._emit(
+                Event.MESSAGE_REJECTED,
+                listener=self._listener,
+                reason=f"answer not writable: {error}",
+                mti=message.mti,
+                stan=message.stan,
+            )
+            body = self._codec.encode(replies.bare(message))
+            return encode_frame(self._framing, body, tpdu, frame.header)
+
+
+class RefusedCounter(Protocol):
+    def __call__(self, reason: str, /) -> None: ...
+
+
+def answerable(mti: str) -> bool:
+    """Whether an MTI is that of a request or advice that a response MTI exists for."""
+    return (
+        len(mti) == 4 and mti.isascii() and mti.isdigit() and mti[2] in "024" and mti[3] in "012345"
+    )

@@ -1,0 +1,158 @@
+"""Accepts terminals' connections on one address, within bounds, and runs each."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections import Counter
+from ipaddress import ip_network
+
+import trio
+
+from gateway.settings.schema import Listener as ListenerSettings
+from gateway.telemetry.events import Event
+from gateway.terminals.connection import Connection, Service
+from gateway.terminals.identity import in_networks
+from gateway.wire.stream import TcpStream, listening_socket, tune
+
+# The machine is out of something; accepting at once again would only spin.
+_EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+_PAUSE_S = 0.25
+_ACCEPTS_PER_TURN = 32
+
+
+class ConnectionCount:
+    """The connections of the whole node; the listeners share it."""
+
+    def __init__(self, *, count_max: int) -> None:
+        self.count_max = count_max
+        self.open = 0
+
+
+class Listener:
+    """One listening address. `bind` first, so that an address in use stops the start-up."""
+
+    def __init__(self, settings: ListenerSettings, *, node: ConnectionCount) -> None:
+        self.settings = settings
+        self._networks = tuple(ip_network(network) for network in settings.networks)
+        self._node = node
+        self._socket: socket.socket | None = None
+        self._connections: set[Connection] = set()
+        self._per_address: Counter[str] = Counter()
+        self._service: Service | None = None
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    @property
+    def address(self) -> str:
+        """Where it listens in fact: the port is the real one where 0 was asked for."""
+        if self._socket is None:
+            return self.settings.listen
+        host, port = self._socket.getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def bind(self) -> None:
+        """Raises OSError where the address cannot be had."""
+        self._socket = listening_socket(
+            self.settings.listen,
+            backlog=self.settings.limits.backlog,
+            reuse_port=self.settings.reuse_port,
+        )
+
+    async def run(
+        self, service: Service, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Accept until cancelled or drained. Connections run in the service's nursery."""
+        listening = self._socket
+        if listening is None:
+            raise RuntimeError("bind first")
+        self._service = service
+        service.emit(
+            Event.LISTENER_OPEN,
+            listener=self.settings.name,
+            address=self.address,
+            security=self.settings.security,
+        )
+        task_status.started()
+        try:
+            while not service.draining:
+                await trio.lowlevel.wait_readable(listening)
+                if not self._accept(listening, service):
+                    service.emit(Event.ACCEPT_PAUSED, listener=self.settings.name, seconds=_PAUSE_S)
+                    await trio.sleep(_PAUSE_S)
+        except trio.ClosedResourceError:
+            pass  # Closed by `drain`.
+        finally:
+            self._close()
+
+    def drain(self) -> None:
+        """Stop accepting; end idle connections now and busy ones after their exchange."""
+        if self._service is not None:
+            self._service.draining = True
+        self._close()
+        for connection in list(self._connections):
+            connection.drain()
+
+    def _close(self) -> None:
+        if self._socket is not None and self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+
+    def _accept(self, listening: socket.socket, service: Service) -> bool:
+        """Take what is there, up to a turn's worth. False: the machine is out of descriptors."""
+        for _ in range(_ACCEPTS_PER_TURN):
+            try:
+                accepted, peer = listening.accept()
+            except BlockingIOError:
+                return True
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    return False
+                continue  # That one connection is gone already: ECONNABORTED and its like.
+            address: str = peer[0]
+            reason = self._refusal(address)
+            if reason:
+                accepted.close()
+                service.emit(
+                    Event.CONNECTION_REFUSED,
+                    listener=self.settings.name,
+                    address=address,
+                    reason=reason,
+                )
+                continue
+            tune(
+                accepted,
+                user_timeout_s=self.settings.user_timeout_s,
+                keepalive_idle_s=self.settings.keepalive_idle_s,
+            )
+            connection = Connection(TcpStream(accepted), address, service)
+            # Counted here, not in its task: a burst must not slip past the bounds.
+            self._connections.add(connection)
+            self._per_address[address] += 1
+            self._node.open += 1
+            service.exchanges.start_soon(self._run, connection)
+        return True
+
+    def _refusal(self, address: str) -> str:
+        limits = self.settings.limits
+        if self._networks and not in_networks(address, self._networks):
+            return "not from a network that this listener serves"
+        if self._node.open >= self._node.count_max:
+            return "node.connections_max reached"
+        if len(self._connections) >= limits.connections_max:
+            return "limits.connections_max reached"
+        if self._per_address[address] >= limits.connections_per_address_max:
+            return "limits.connections_per_address_max reached"
+        return ""
+
+    async def _run(self, connection: Connection) -> None:
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+            self._node.open -= 1
+            self._per_address[connection.address] -= 1
+            if not self._per_address[connection.address]:
+                del self._per_address[connection.address]

@@ -1,0 +1,105 @@
+"""What makes two requests the same one: the key of a repeat, and its content."""
+
+from __future__ import annotations
+
+from gateway.clock import utc
+from gateway.store.store import Transaction
+from gateway.wire.message import (
+    EMV_DATA,
+    LOCAL_DATE,
+    LOCAL_TIME,
+    MERCHANT_ID,
+    ORIGINAL_DATA,
+    PROCESSING_CODE,
+    STAN,
+    TERMINAL_ID,
+    Kind,
+    Message,
+)
+
+_DAYS_AHEAD_MAX = 7  # a local date further ahead than this belongs to last year
+_ATC_TAG = "9F3602"  # application transaction counter, always two bytes
+
+
+def day_of(message: Message, wall_ms: int) -> str:
+    """The date of DE13 with its year, as YYYYMMDD; today's where DE13 is absent or no date.
+
+    DE13 has no year: it is the one that puts the date nearest before a week from now.
+    """
+    today = utc(wall_ms)
+    month_day = message.fields.get(LOCAL_DATE, "")
+    if len(month_day) != 4 or not month_day.isdigit():
+        return today.strftime("%Y%m%d")
+    year = today.year
+    # Compared as month * 31 + day: it need not be exact, only far from ambiguous.
+    ahead = (int(month_day[:2]) - today.month) * 31 + int(month_day[2:]) - today.day
+    if ahead > _DAYS_AHEAD_MAX:
+        year -= 1
+    elif ahead < -12 * 31 + 31 + _DAYS_AHEAD_MAX:
+        year += 1
+    return f"{year}{month_day}"
+
+
+def days_before(wall_ms: int, *, count: int) -> list[str]:
+    """Today and the `count` days before it, as YYYYMMDD."""
+    return [utc(wall_ms - ago * 86_400_000).strftime("%Y%m%d") for ago in range(count + 1)]
+
+
+def batch_of(message: Message) -> str:
+    """The batch number in DE60.2 (positions 3 to 8 of a UnionPay DE60), or nothing."""
+    private = message.fields.get(60, "")
+    batch = private[2:8]
+    return batch if len(private) >= 8 and batch.isdigit() else ""
+
+
+def key_prefix(*, terminal_id: str, stan: str, day: str = "", batch: str = "") -> str:
+    """What the keys of all requests with this STAN start with, on a day or in a batch.
+
+    The day comes first so that the store's index grows at its end.
+    """
+    period = f"B{batch}" if batch else f"D{day}"
+    return f"{period}/{terminal_id}/{stan}/"
+
+
+def repeat_key(message: Message, kind: Kind, *, activation: int, wall_ms: int) -> str:
+    """The key that two requests share exactly if one is a repeat of the other.
+
+    Activation number, DE41, DE42, DE11, kind, and DE60.2 where there is one, else DE12 and DE13
+    with the year.
+    """
+    fields = message.fields
+    batch = batch_of(message)
+    prefix = key_prefix(
+        terminal_id=fields.get(TERMINAL_ID, ""),
+        stan=fields.get(STAN, ""),
+        day="" if batch else day_of(message, wall_ms),
+        batch=batch,
+    )
+    time = "" if batch else fields.get(LOCAL_TIME, "")
+    return f"{prefix}{time}/{kind.value}/{fields.get(MERCHANT_ID, '')}/{activation}"
+
+
+def content_of(message: Message) -> str:
+    """What else must be equal in a true repeat, beside amount, currency and card.
+
+    DE3, the EMV transaction counter (tag 9F36 of DE55) and the original's reference (DE90, DE61).
+    """
+    fields = message.fields
+    counter = ""
+    chip = fields.get(EMV_DATA)
+    if chip is not None:
+        at = chip.upper().find(_ATC_TAG)
+        if at >= 0:
+            counter = chip[at + 6 : at + 10].upper()
+    original = fields.get(ORIGINAL_DATA, "") or fields.get(61, "")
+    return f"{fields.get(PROCESSING_CODE, '')}/{counter}/{original}"
+
+
+def same_content(one: Transaction, other: Transaction) -> bool:
+    """Whether two requests with one key also ask for the same thing."""
+    return (
+        one.amount_minor == other.amount_minor
+        and one.currency == other.currency
+        and one.card_token == other.card_token
+        and one.content == other.content
+    )

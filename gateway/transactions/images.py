@@ -1,0 +1,67 @@
+"""Messages as they are kept, sealed, in the store: what is left of them, and what binds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import orjson
+from pyemv import tlv
+
+from gateway.wire.message import EMV_DATA, Message
+
+# What a reversal or an advice takes from its original. An allow-list: tracks, PIN block, CVV and
+# the private fields that may hide them (45, 48, 52, 53 …) are never kept, not even encrypted.
+_KEPT = frozenset(
+    (2, 3, 4, 7, 11, 12, 13, 14, 18, 19, 22, 23, 24, 25, 26, 32, 33, 37, 38, 41, 42, 43, 49, 55, 60)
+)
+# Track 1 and 2 data under their several tags, and the card number.
+_EMV_NEVER_KEPT = frozenset(("56", "57", "5A", "9F1F", "9F20", "9F6B"))
+_ANSWER_NEVER_KEPT = frozenset((34, 35, 36, 45, 52))
+
+
+def context_of(transaction_id: int) -> bytes:
+    """Associated data of a transaction's sealed images, so that they open under no other."""
+    return b"transaction:%d" % transaction_id
+
+
+def pack_request(message: Message) -> bytes:
+    """What a reversal or an advice needs of a request as it went upstream; to be sealed."""
+    fields = {n: v for n, v in message.fields.items() if n in _KEPT}
+    chip = fields.get(EMV_DATA)
+    if chip is not None:
+        kept = _without_card_tags(chip)
+        if kept:
+            fields[EMV_DATA] = kept
+        else:
+            del fields[EMV_DATA]
+    return orjson.dumps((message.mti, fields), option=orjson.OPT_NON_STR_KEYS)
+
+
+def pack_answer(message: Message) -> bytes:
+    """An answer as it was given, less what must not be kept; to be sealed."""
+    fields = {n: v for n, v in message.fields.items() if n not in _ANSWER_NEVER_KEPT}
+    return orjson.dumps((message.mti, fields), option=orjson.OPT_NON_STR_KEYS)
+
+
+def unpack(image: bytes) -> Message:
+    """The message that `pack_request` or `pack_answer` wrote."""
+    mti, fields = orjson.loads(image)
+    return Message(mti, {int(number): value for number, value in fields.items()})
+
+
+def _without_card_tags(chip: str) -> str:
+    """DE55 less tags 57 and 5A; nothing at all where it cannot be read as BER-TLV."""
+    try:
+        tags = tlv.decode(bytes.fromhex(chip), flatten=False, simple=False)
+    except (ValueError, tlv.DecodeError):
+        return ""
+    kept = _drop(tags)
+    return str(tlv.encode(kept).hex().upper()) if kept else ""
+
+
+def _drop(tags: Mapping[str, object]) -> dict[str, object]:
+    return {
+        tag: _drop(value) if isinstance(value, dict) else value
+        for tag, value in tags.items()
+        if tag.upper() not in _EMV_NEVER_KEPT
+    }

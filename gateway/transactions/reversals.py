@@ -1,0 +1,362 @@
+"""Store and forward: every reversal owed is sent, and sent again, until it is acknowledged."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+import trio
+
+from gateway.clock import Clock
+from gateway.errors import InDoubt, KeyUnavailable, NotSent, StoreError
+from gateway.keys.security_module import SecurityModule
+from gateway.store.store import (
+    EndReversal,
+    NoteAttempt,
+    OwedReversal,
+    OweReversal,
+    State,
+    Store,
+    Transaction,
+)
+from gateway.telemetry.events import Emit, Event
+from gateway.transactions import images, replies
+from gateway.upstreams.pool import Pool, Upstream
+
+_DONE = "00"
+_ORIGINAL_UNKNOWN = "25"
+_TRY_LATER = frozenset(("91", "96", "68", "98"))  # the acquirer's own trouble, not a verdict
+_STORE_RETRY_S = 0.5
+_STAN_RETRY_S = 0.2
+
+
+class Reversals:
+    """The reversals owed to all upstreams, in order per upstream, several under way at once."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        security: SecurityModule,
+        pool: Pool,
+        clock: Clock,
+        emit: Emit,
+        random: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._security = security
+        self._pool = pool
+        self._clock = clock
+        self._emit = emit
+        self._random = random
+        self._queues = {upstream.name: _Queue() for upstream in pool}
+        self._not_durable: deque[OweReversal] = deque()
+        self._not_durable_wanted = trio.Event()
+
+    # --- owing ----------------------------------------------------------------------------
+
+    async def owe(self, upstream_stan: int, operation: OweReversal) -> None:
+        """Make a reversal durable and send it from now on.
+
+        `upstream_stan` is the STAN under which the upstream knows the original. Raises StoreError
+        where nothing could be written; then nothing is owed by this call either.
+        """
+        await self._store.commit(operation)
+        self._note(upstream_stan, operation)
+        self._enqueue(operation)
+
+    async def owe_regardless(self, upstream_stan: int, operation: OweReversal) -> None:
+        """As `owe`, but where the store fails the debt is kept here and written once it can be.
+
+        For what was sent already: the intent that is on disk owes it after a crash all the same.
+        """
+        try:
+            await self.owe(upstream_stan, operation)
+        except StoreError:
+            self._note(upstream_stan, operation)
+            self._not_durable.append(operation)
+            self._not_durable_wanted.set()
+
+    def _note(self, upstream_stan: int, operation: OweReversal) -> None:
+        upstream = self._pool.get(operation.upstream)
+        if upstream is not None:
+            upstream.stans.hold(upstream_stan)
+        self._emit(
+            Event.REVERSAL_OWED,
+            transaction=operation.transaction_id,
+            upstream=operation.upstream,
+            upstream_stan=upstream_stan,
+            reason=operation.reason,
+        )
+
+    def _enqueue(self, operation: OweReversal) -> None:
+        self._queue(operation.upstream).add(
+            OwedReversal(
+                transaction_id=operation.transaction_id,
+                upstream=operation.upstream,
+                upstream_stan=0,
+                reason=operation.reason,
+                created_ms=operation.created_ms,
+            )
+        )
+
+    def _queue(self, upstream: str) -> _Queue:
+        return self._queues.setdefault(upstream, _Queue())
+
+    async def restore(self) -> int:
+        """Take over what earlier runs owe; returns how many reversals that is."""
+        owed = await self._store.owed_reversals()
+        for reversal in owed:
+            upstream = self._pool.get(reversal.upstream)
+            if upstream is not None:
+                transaction = await self._store.transaction(reversal.transaction_id)
+                if transaction is not None:
+                    upstream.stans.hold(transaction.upstream_stan)
+                if reversal.upstream_stan:
+                    upstream.stans.hold(reversal.upstream_stan)
+            self._queue(reversal.upstream).add(reversal)
+        return len(owed)
+
+    @property
+    def open(self) -> int:
+        """How many reversals are owed and not given up."""
+        return sum(queue.open for queue in self._queues.values()) + len(self._not_durable)
+
+    def oldest_age_s(self) -> float:
+        """How old the oldest open reversal is, in seconds; 0 where none is."""
+        oldest = [q.oldest_ms for q in self._queues.values() if q.oldest_ms is not None]
+        oldest += [operation.created_ms for operation in self._not_durable]
+        return max(0.0, (self._clock.wall_ms() - min(oldest)) / 1000) if oldest else 0.0
+
+    # --- sending --------------------------------------------------------------------------
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Deliver until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._make_durable)
+            for name, queue in self._queues.items():
+                upstream = self._pool.get(name)
+                if upstream is not None:
+                    nursery.start_soon(self._deliver_all, upstream, queue)
+            task_status.started()
+
+    async def _make_durable(self) -> None:
+        while True:
+            await self._not_durable_wanted.wait()
+            self._not_durable_wanted = trio.Event()
+            while self._not_durable:
+                try:
+                    await self._store.commit(self._not_durable[0])
+                except StoreError:
+                    await trio.sleep(_STORE_RETRY_S)
+                else:
+                    self._enqueue(self._not_durable.popleft())
+
+    async def _deliver_all(self, upstream: Upstream, queue: _Queue) -> None:
+        limiter = trio.CapacityLimiter(upstream.settings.reversals_under_way_max)
+        async with trio.open_nursery() as nursery:
+            while True:
+                owed = await queue.next(self._clock)
+                borrower = object()
+                await limiter.acquire_on_behalf_of(borrower)
+                nursery.start_soon(self._deliver, upstream, queue, owed, limiter, borrower)
+
+    async def _deliver(
+        self,
+        upstream: Upstream,
+        queue: _Queue,
+        owed: OwedReversal,
+        limiter: trio.CapacityLimiter,
+        borrower: object,
+    ) -> None:
+        """One attempt; what is not done by it goes back into the queue."""
+        try:
+            again = await self._attempt(upstream, owed)
+        except (StoreError, KeyUnavailable) as error:
+            self._emit(
+                Event.HANDLER_FAILED,
+                transaction=owed.transaction_id,
+                upstream=owed.upstream,
+                reason=str(error),
+            )
+            again = _later(owed, self._clock.wall_ms() + round(_STORE_RETRY_S * 1000))
+        finally:
+            limiter.release_on_behalf_of(borrower)
+        queue.finished(owed, again)
+
+    async def _attempt(self, upstream: Upstream, owed: OwedReversal) -> OwedReversal | None:
+        """Send a reversal once. Returns what is still owed of it, or None when it is ended."""
+        settings = upstream.settings
+        if not upstream.ready:
+            # Not an attempt: nothing could be sent. Its turn comes when a link is up.
+            wait_ms = round(settings.reversal_backoff.first_s * 1000 * (0.5 + self._random()))
+            return _later(owed, self._clock.wall_ms() + wait_ms)
+        transaction = await self._store.transaction(owed.transaction_id)
+        if transaction is None or not transaction.image:
+            await self._give_up(upstream, owed, transaction, "its request is not kept")
+            return None
+        stan = owed.upstream_stan
+        if not stan:
+            taken = upstream.take_stan()
+            if taken is None:
+                return _later(owed, self._clock.wall_ms() + round(_STAN_RETRY_S * 1000))
+            stan = taken
+            upstream.stans.hold(stan)
+        now_ms = self._clock.wall_ms()
+        owed = replace(
+            owed,
+            upstream_stan=stan,
+            attempts=owed.attempts + 1,
+            next_attempt_ms=now_ms + self._backoff_ms(upstream, owed.attempts),
+        )
+        await self._store.commit(
+            NoteAttempt(owed.transaction_id, stan, owed.attempts, owed.next_attempt_ms)
+        )
+        message = replies.reversal(
+            images.unpack(
+                self._security.unseal(
+                    transaction.image, context=images.context_of(transaction.transaction_id)
+                )
+            ),
+            mti=settings.reversal_mti,
+            stan=stan,
+            reason=owed.reason,
+            approval_code=transaction.approval_code,
+            repeated=owed.attempts > 1,
+            wall_ms=now_ms,
+        )
+        self._emit(
+            Event.REVERSAL_SENT,
+            transaction=owed.transaction_id,
+            upstream=owed.upstream,
+            attempt=owed.attempts,
+        )
+        try:
+            answer = await upstream.ask(message, transaction_id=0)
+        except (NotSent, InDoubt):
+            return await self._again(upstream, owed, transaction, "no answer")
+        return await self._verdict(upstream, owed, transaction, answer.response_code)
+
+    async def _verdict(
+        self, upstream: Upstream, owed: OwedReversal, transaction: Transaction, code: str
+    ) -> OwedReversal | None:
+        if code == _DONE:
+            await self._done(upstream, owed, transaction, code)
+            return None
+        if code == _ORIGINAL_UNKNOWN:
+            # A reversal can overtake its original, which would then be approved after it: 25 counts
+            # only once no answer of the original can come any more.
+            over_ms = transaction.created_ms + round(upstream.settings.late_max_s * 1000)
+            if transaction.answered_ms or self._clock.wall_ms() > over_ms:
+                await self._done(upstream, owed, transaction, code)
+                return None
+            return await self._again(upstream, owed, transaction, "code 25 too early")
+        if code in _TRY_LATER:
+            return await self._again(upstream, owed, transaction, f"code {code}")
+        await self._give_up(upstream, owed, transaction, f"code {code}")
+        return None
+
+    async def _done(
+        self, upstream: Upstream, owed: OwedReversal, transaction: Transaction, code: str
+    ) -> None:
+        await self._store.commit(EndReversal(owed.transaction_id, State.REVERSED))
+        self._release(upstream, owed, transaction)
+        self._emit(
+            Event.REVERSAL_DONE,
+            transaction=owed.transaction_id,
+            upstream=owed.upstream,
+            terminal=transaction.terminal_id,
+            stan=transaction.stan,
+            attempts=owed.attempts,
+            code=code,
+        )
+
+    async def _again(
+        self, upstream: Upstream, owed: OwedReversal, transaction: Transaction, why: str
+    ) -> OwedReversal | None:
+        if owed.attempts >= upstream.settings.reversal_attempts_max:
+            await self._give_up(upstream, owed, transaction, why)
+            return None
+        return owed
+
+    async def _give_up(
+        self, upstream: Upstream, owed: OwedReversal, transaction: Transaction | None, why: str
+    ) -> None:
+        """Hand it to an operator: it stays on their list until one of them ends it."""
+        await self._store.commit(EndReversal(owed.transaction_id, State.GIVEN_UP))
+        if transaction is not None:
+            self._release(upstream, owed, transaction)
+        self._emit(
+            Event.REVERSAL_GIVEN_UP,
+            transaction=owed.transaction_id,
+            upstream=owed.upstream,
+            attempts=owed.attempts,
+            reason=why,
+        )
+
+    @staticmethod
+    def _release(upstream: Upstream, owed: OwedReversal, transaction: Transaction) -> None:
+        upstream.stans.release(transaction.upstream_stan)
+        if owed.upstream_stan:
+            upstream.stans.release(owed.upstream_stan)
+
+    def _backoff_ms(self, upstream: Upstream, attempts: int) -> int:
+        backoff = upstream.settings.reversal_backoff
+        ceiling_s = min(backoff.max_s, backoff.first_s * 2.0 ** min(attempts, 30))
+        return round(ceiling_s * 1000 * (0.5 + self._random() / 2))
+
+
+def _later(owed: OwedReversal, at_ms: int) -> OwedReversal:
+    return replace(owed, next_attempt_ms=at_ms)
+
+
+class _Queue:
+    """The open reversals of one upstream; the one that is due first is taken first."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, int, int]] = []  # heap of (due, created, transaction)
+        self._owed: dict[int, OwedReversal] = {}  # waiting or under way
+        self._changed = trio.Event()
+
+    @property
+    def open(self) -> int:
+        return len(self._owed)
+
+    @property
+    def oldest_ms(self) -> int | None:
+        return min((owed.created_ms for owed in self._owed.values()), default=None)
+
+    def add(self, owed: OwedReversal) -> None:
+        """A new debt; one for a transaction that has one already is the same debt."""
+        if owed.transaction_id not in self._owed:
+            self._push(owed)
+
+    def finished(self, owed: OwedReversal, again: OwedReversal | None) -> None:
+        """An attempt is over: what is left of the debt waits for its next turn."""
+        del self._owed[owed.transaction_id]
+        if again is not None:
+            self._push(again)
+
+    def _push(self, owed: OwedReversal) -> None:
+        self._owed[owed.transaction_id] = owed
+        entry = (owed.next_attempt_ms, owed.created_ms, owed.transaction_id)
+        heapq.heappush(self._waiting, entry)
+        self._changed.set()
+
+    async def next(self, clock: Clock) -> OwedReversal:
+        """Wait for the reversal that is due first and take it."""
+        while True:
+            self._changed = trio.Event()
+            if not self._waiting:
+                await self._changed.wait()
+                continue
+            due_ms, _, transaction_id = self._waiting[0]
+            wait_s = (due_ms - clock.wall_ms()) / 1000
+            if wait_s > 0:
+                with trio.move_on_after(wait_s):
+                    await self._changed.wait()
+                continue
+            heapq.heappop(self._waiting)
+            return self._owed[transaction_id]
