@@ -210,7 +210,9 @@ def handshake_reason(error: BaseException) -> str:
         return cause.verify_message
     if isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return "closed by the peer"
-    return (cause.reason or "not TLS").lower().replace("_", " ")
+    # Absent where the error does not come from OpenSSL's own list.
+    reason: str = getattr(cause, "reason", None) or "handshake failed"
+    return reason.lower().replace("_", " ")
 
 
 async def send_alert(stream: trio.SSLStream[StreamT]) -> None:

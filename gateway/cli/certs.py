@@ -1,0 +1,374 @@
+"""`gateway certs`: the operator's own certificate authority, its certificates and their end."""
+
+from __future__ import annotations
+
+import functools
+import json as json_
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from gateway.cli.certificate_files import (
+    ROSTER,
+    fingerprint,
+    refuse_present,
+    valid_present,
+    write_roster,
+)
+from gateway.clock import SystemClock, utc
+from gateway.errors import OperatorError
+from gateway.keys.authority import (
+    CA_CERTIFICATE,
+    CA_CRL,
+    CRL_DAYS,
+    Authority,
+    CertificateState,
+    Issued,
+    Reason,
+)
+from gateway.keys.credentials import (
+    file_stem,
+    read_certificate,
+    read_crl,
+    write_credentials,
+)
+from gateway.terminals.identity import TerminalRange
+
+app = typer.Typer(
+    name="certs",
+    help="The operator's own certificate authority, its certificates and their end.",
+    no_args_is_help=True,
+)
+
+LEAF_DAYS = 825
+CA_DAYS = 3650
+CHUNK = 250  # certificates to one write of the index and one synchronisation of the disk
+NAMES_MAX = 1_000_000
+_RENEW_CRL_BEFORE = timedelta(days=7)
+_LOCAL = ["localhost", "127.0.0.1"]
+
+_FAILED, _USAGE = 1, 2
+_P = ParamSpec("_P")
+
+CaFolder = Annotated[Path, typer.Option("--ca", help="The folder of the authority.")]
+Days = Annotated[int, typer.Option("--days", min=1, max=36_500, help="Valid for so many days.")]
+CrlDays = Annotated[
+    int, typer.Option("--crl-days", min=1, max=3_650, help="The revocation list's validity.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace the keys that are there.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Option("--san", help="Host name or IP address it answers to; may be repeated."),
+]
+
+
+def _told(command: Callable[_P, None]) -> Callable[_P, None]:
+    """What cannot be done is said in one line on standard error; the exit status is 1."""
+
+    @functools.wraps(command)
+    def telling(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except OperatorError as error:
+            _say(f"gateway certs: {error}")
+            raise typer.Exit(_FAILED) from error
+
+    return telling
+
+
+@app.command()
+@_told
+def init(
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Where to make it.")] = Path("certs"),
+    name: Annotated[str, typer.Option("--name", help="The authority's name.")] = "Gateway CA",
+    days: Days = CA_DAYS,
+    san: Names = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Put the authority that is there aside.")
+    ] = False,
+    yes: Yes = False,
+    json: AsJson = False,
+) -> None:
+    """Make an authority, an empty revocation list and a server certificate for this machine.
+
+    What is there already stays as it is, so it may be run at each start; a revocation list that
+    ends within a week is signed again.
+    """
+    now = _now()
+    there = (out / CA_CERTIFICATE).exists()
+    made: list[Path] = []
+    if there and force:
+        _confirm(f"Put the authority in {out} aside? Its certificates will be refused.", yes=yes)
+    if there and not force:
+        authority = Authority.load(out)
+        if _crl_is_due(out / CA_CRL, now):
+            authority.write_crl(now=now)
+            made.append(out / CA_CRL)
+    else:
+        authority = Authority.create(out, name=name, days=days, now=now, overwrite=force)
+        made += [out / CA_CERTIFICATE, out / CA_CRL]
+    if force or not (out / "server.key").exists():
+        credential = authority.issue_server(
+            "localhost", hosts=san or _LOCAL, days=LEAF_DAYS, now=now
+        )
+        write_credentials(out, [("server", credential)], overwrite=force)
+        made.append(out / "server.crt")
+    server = read_certificate(out / "server.crt")
+    if server.not_valid_after_utc < now:
+        _say(f"{out / 'server.crt'} has ended; `gateway certs server --force` makes another")
+    answer = [
+        _file(out / CA_CERTIFICATE, authority.certificate.not_valid_after_utc, made),
+        _file(out / CA_CRL, read_crl(out / CA_CRL).next_update_utc, made),
+        _file(out / "server.crt", server.not_valid_after_utc, made),
+    ]
+    if json:
+        _print_json(answer)
+        return
+    for item in answer:
+        typer.echo(f"{item['state']:<5}  {item['path']}  valid until {item['valid_until']}")
+
+
+@app.command()
+@_told
+def server(
+    *,
+    name: Annotated[str, typer.Option("--name", help="Common name, and the files'.")] = "server",
+    san: Names = None,
+    ca: CaFolder = Path("certs"),
+    out: Annotated[Path | None, typer.Option("--out", help="Default: the CA's folder.")] = None,
+    days: Days = LEAF_DAYS,
+    force: Force = False,
+) -> None:
+    """Issue a certificate for a listener (or a server of one's own): NAME.crt and NAME.key."""
+    authority = Authority.load(ca)
+    folder = out or ca
+    file_stem(name)  # before the certificate is in the index
+    if not force:
+        refuse_present(folder, name)
+    credential = authority.issue_server(name, hosts=san or _LOCAL, days=days, now=_now())
+    write_credentials(folder, [(name, credential)], overwrite=force)
+    typer.echo(str(folder / f"{name}.crt"))
+
+
+@app.command()
+@_told
+def issue(
+    *,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Common names: terminal ids.")
+    ] = None,
+    range_: Annotated[
+        list[str] | None,
+        typer.Option("--range", metavar="A-B", help="All ids from A to B; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Default: terminals/ in the CA's folder.")
+    ] = None,
+    ca: CaFolder = Path("certs"),
+    days: Days = LEAF_DAYS,
+    merchant: Annotated[
+        str, typer.Option("--merchant", help="merchant_id to write into devices.csv.")
+    ] = "",
+    force: Force = False,
+) -> None:
+    """Issue client certificates: NAME.crt and NAME.key for each, and devices.csv for the registry.
+
+    Those that are there, whole and valid, are kept: an interrupted run may be repeated.
+    """
+    wanted = _wanted(names or [], range_ or [])
+    authority = Authority.load(ca)
+    folder = out or ca / "terminals"
+    now = _now()
+    fingerprints = {} if force else valid_present(authority, folder, wanted, now)
+    kept = len(fingerprints)
+    missing = [name for name in wanted if name not in fingerprints]
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("certificates", total=len(missing))
+        for start in range(0, len(missing), CHUNK):
+            chunk = missing[start : start + CHUNK]
+            credentials = authority.issue_clients(chunk, days=days, now=now)
+            write_credentials(folder, zip(chunk, credentials, strict=True), overwrite=force)
+            for name, credential in zip(chunk, credentials, strict=True):
+                fingerprints[name] = fingerprint(credential.certificate)
+            progress.advance(task, len(chunk))
+    write_roster(folder / ROSTER, fingerprints, merchant_id=merchant)
+    _say(f"{len(missing)} issued, {kept} there already, in {folder}; for the registry:")
+    typer.echo(str(folder / ROSTER))
+
+
+@app.command()
+@_told
+def revoke(
+    *,
+    name: Annotated[str | None, typer.Argument(help="Common name: all its certificates.")] = None,
+    serial: Annotated[
+        str | None, typer.Option("--serial", metavar="HEX", help="One certificate.")
+    ] = None,
+    reason: Annotated[Reason, typer.Option("--reason", help="Why.")] = Reason.UNSPECIFIED,
+    ca: CaFolder = Path("certs"),
+    crl_days: CrlDays = CRL_DAYS,
+    yes: Yes = False,
+    json: AsJson = False,
+) -> None:
+    """Take certificates back for good, and sign the revocation list at once."""
+    if (name is None) == (serial is None):
+        raise typer.BadParameter("give either a name or --serial")
+    now = _now()
+    authority = Authority.load(ca)
+    number = _hex(serial)
+    found = [
+        item for item in authority.issued() if item.name == name or f"{item.serial:x}" == number
+    ]
+    if not found:
+        raise OperatorError(
+            f"{name or serial}: no such certificate was issued; `gateway certs list` shows all"
+        )
+    open_ = [item for item in found if item.state(now) is CertificateState.VALID]
+    if open_:
+        _confirm(f"Revoke {', '.join(_described(item) for item in open_)} for good?", yes=yes)
+    revoked = authority.revoke(
+        [item.serial for item in open_], reason=reason, now=now, crl_days=crl_days
+    )
+    if json:
+        _print_json([_row(item, now) for item in revoked])
+    else:
+        for item in revoked:
+            typer.echo(f"revoked  {_described(item)}")
+    if not revoked:
+        _say(f"{name or serial}: revoked or ended already; nothing to do")
+    _say(f"{ca / CA_CRL} is signed; a gateway that runs takes it up when it next reads its files")
+
+
+@app.command("list")
+@_told
+def list_(
+    *,
+    ca: CaFolder = Path("certs"),
+    state: Annotated[
+        CertificateState | None, typer.Option("--state", help="Only those in this state.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """List what the authority issued, the oldest first."""
+    now = _now()
+    rows = [
+        _row(item, now)
+        for item in Authority.load(ca).issued()
+        if state is None or item.state(now) is state
+    ]
+    if json:
+        _print_json(rows)
+        return
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        line = f"{row['name']:<{width}}  {row['state']:<7}  {row['use']:<6}  {row['not_after']}  "
+        typer.echo(line + row["serial"])
+
+
+@app.command()
+@_told
+def crl(*, ca: CaFolder = Path("certs"), days: Days = CRL_DAYS, json: AsJson = False) -> None:
+    """Sign the revocation list again, before it ends."""
+    signed = Authority.load(ca).write_crl(now=_now(), days=days)
+    answer = _file(ca / CA_CRL, signed.next_update_utc, [ca / CA_CRL])
+    if json:
+        _print_json(answer | {"revoked": len(signed)})
+    else:
+        typer.echo(f"{answer['path']}  {len(signed)} revoked  valid until {answer['valid_until']}")
+
+
+# --- which certificates ------------------------------------------------------------------------
+
+
+def _wanted(names: Sequence[str], ranges: Sequence[str]) -> list[str]:
+    """Every name once, in the order given; a range written like those of the settings."""
+    wanted = dict.fromkeys(names)
+    for text in ranges:
+        try:
+            span = TerminalRange.parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--range") from error
+        if len(span) > NAMES_MAX:
+            raise typer.BadParameter(f"more than {NAMES_MAX} ids", param_hint="--range")
+        for number in range(span.first, span.last + 1):
+            wanted[f"{span.prefix}{number:0{span.digits}d}"] = None
+    if not wanted:
+        raise typer.BadParameter("give names or --range")
+    return [file_stem(name) for name in wanted]
+
+
+def _crl_is_due(path: Path, now: datetime) -> bool:
+    if not path.exists():
+        return True
+    end = read_crl(path).next_update_utc
+    return end is not None and end - now < _RENEW_CRL_BEFORE
+
+
+# --- what is printed ---------------------------------------------------------------------------
+
+
+def _row(item: Issued, now: datetime) -> dict[str, str]:
+    row = {
+        "name": item.name,
+        "use": item.use.value,
+        "state": item.state(now).value,
+        "serial": f"{item.serial:x}",
+        "sha256": item.sha256,
+        "not_before": _iso(item.not_before),
+        "not_after": _iso(item.not_after),
+    }
+    if item.revoked is not None:
+        row |= {"revoked": _iso(item.revoked), "reason": item.reason.value}
+    return row
+
+
+def _described(item: Issued) -> str:
+    return f"{item.name} (serial {item.serial:x}, until {item.not_after:%Y-%m-%d})"
+
+
+def _file(path: Path, end: datetime | None, made: Sequence[Path]) -> dict[str, str]:
+    state = "made" if path in made else "there"
+    return {"path": str(path), "state": state, "valid_until": "" if end is None else _iso(end)}
+
+
+def _print_json(answer: object) -> None:
+    typer.echo(json_.dumps(answer, indent=2))
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        _say(f"gateway certs: {question} Give --yes, as nobody can be asked.")
+        raise typer.Exit(_USAGE)
+    typer.confirm(question, abort=True, err=True)
+
+
+def _hex(text: str | None) -> str | None:
+    if text is None:
+        return None
+    try:
+        return f"{int(text.replace(':', ''), 16):x}"
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}: not a hexadecimal number") from error
+
+
+def _iso(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _now() -> datetime:
+    return utc(SystemClock().wall_ms())
