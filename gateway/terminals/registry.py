@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -125,21 +126,37 @@ class Registry:
 
     def devices(self) -> list[Device]:
         """All rows, and the devices of rules heard of since the start, sorted by terminal id."""
-        listed = (
-            device
-            for device in self._known.values()
-            if device.device_id != NO_ROW or self.last_seen_ms(device)
-        )
-        return sorted(listed, key=lambda device: device.terminal_id)
+        return self.select()
 
     def silent_for(self, seconds: float) -> list[Device]:
         """The listed devices not heard of for so long; one never heard of counts from enrolment."""
-        before_ms = self._clock.wall_ms() - round(seconds * 1000)
-        return [
+        return self.select(silent_for_s=seconds)
+
+    def select(
+        self,
+        *,
+        after: str = "",
+        limit: int | None = None,
+        state: DeviceState | None = None,
+        silent_for_s: float | None = None,
+    ) -> list[Device]:
+        """The listed devices that fit, sorted by terminal id: at most `limit` behind `after`."""
+        before_ms = None
+        if silent_for_s is not None:
+            before_ms = self._clock.wall_ms() - round(silent_for_s * 1000)
+        fitting = (
             device
-            for device in self.devices()
-            if max(self.last_seen_ms(device), device.enrolled_ms) <= before_ms
-        ]
+            for device in self._known.values()
+            if device.terminal_id > after
+            and (state is None or device.state is state)
+            and (device.device_id != NO_ROW or self.last_seen_ms(device))
+            and (
+                before_ms is None or max(self.last_seen_ms(device), device.enrolled_ms) <= before_ms
+            )
+        )
+        if limit is None:
+            return sorted(fitting, key=_terminal_id)
+        return heapq.nsmallest(limit, fitting, key=_terminal_id)
 
     @property
     def rules(self) -> Sequence[Rule]:
@@ -320,7 +337,8 @@ class Registry:
 
     def export_csv(self) -> str:
         """All rows as CSV, in the form `import_csv` reads."""
-        return roster.write(self._rows.values())
+        rows = sorted(self._rows.values(), key=_terminal_id)
+        return roster.write({c: str(getattr(row, c)) for c in roster.COLUMNS} for row in rows)
 
     async def import_csv(
         self,
@@ -375,6 +393,10 @@ class Registry:
                 await trio.lowlevel.checkpoint()
         plan.check()
         return plan
+
+
+def _terminal_id(device: Device) -> str:
+    return device.terminal_id
 
 
 def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

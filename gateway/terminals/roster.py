@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.errors import OperatorError
-from gateway.store.store import Device, DeviceState
+from gateway.store.store import DeviceState
 from gateway.terminals import device_fields
 
 COLUMNS = (
@@ -23,6 +23,7 @@ COLUMNS = (
     "networks",
 )
 ROWS_MAX = 1_000_000
+SHOWN_PROBLEMS_MAX = 1_000
 
 Problem = tuple[int, str]  # the line, and what is wrong with it
 
@@ -37,23 +38,25 @@ class Row:
 
 
 class RosterRefused(OperatorError):
-    """A roster has bad rows, so nothing of it was imported; the text names every one."""
+    """A roster has bad rows, so nothing of it was imported; the text names them."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         bad = len({line for line, _ in problems})
         rows = "1 row is" if bad == 1 else f"{bad} rows are"
-        lines = (f"  line {line}: {problem}" for line, problem in sorted(problems))
-        super().__init__("\n".join((f"nothing was imported, {rows} wrong:", *lines)))
+        shown = [f"  line {line}: {problem}" for line, problem in sorted(problems)]
+        if len(shown) > SHOWN_PROBLEMS_MAX:
+            shown[SHOWN_PROBLEMS_MAX:] = [f"  … and {len(shown) - SHOWN_PROBLEMS_MAX} more"]
+        super().__init__("\n".join((f"nothing was imported, {rows} wrong:", *shown)))
         self.problems = tuple(problems)
 
 
-def write(devices: Iterable[Device]) -> str:
-    """Devices as CSV with a header, sorted by terminal id; `parse` reads it."""
+def write(rows: Iterable[Mapping[str, str]]) -> str:
+    """Rows by column name as CSV with a header; `parse` reads it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for device in sorted(devices, key=lambda device: device.terminal_id):
-        writer.writerow(str(getattr(device, column)).rstrip(" ") for column in COLUMNS)
+    for row in rows:
+        writer.writerow(row[column].rstrip(" ") for column in COLUMNS)
     return text.getvalue()
 
 

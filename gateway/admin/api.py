@@ -1,0 +1,247 @@
+"""The admin API as types: what can be asked of a running gateway, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence, Sized
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Protocol, TypedDict
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.errors import OperatorError
+from gateway.store.store import Device, DeviceState
+from gateway.telemetry.events import Emit
+
+if TYPE_CHECKING:
+    from gateway.admin.operations import TerminalOperations
+
+PAGE_DEVICES_MAX = 250  # an answer fits the socket's buffer: nobody who stops reading holds us up
+
+Progress = Callable[[int, int], None]
+
+
+class BadArguments(OperatorError):
+    """A request's body is not what the operation takes."""
+
+
+# --- status -----------------------------------------------------------------------------------
+
+
+class ListenerStatus(TypedDict):
+    name: str
+    address: str
+    security: str  # mutual-tls or plain
+    connections: int
+    connections_max: int
+
+
+class UpstreamStatus(TypedDict):
+    name: str
+    state: str  # up, or how it fails: down, suspect, probing …
+    links_up: int
+    links: int
+    pending: int  # requests sent and not answered yet
+
+
+class StoreStatus(TypedDict):
+    kind: str
+    healthy: bool
+    queue_depth: int
+    queue_max: int
+    last_error: str
+
+
+class AlarmStatus(TypedDict):
+    event: str
+    since: str  # ISO 8601, UTC
+    detail: str
+
+
+class Status(TypedDict):
+    """How a node does, at one moment."""
+
+    node: str
+    version: str
+    config_version: str
+    started: str  # ISO 8601, UTC
+    uptime_s: float
+    listeners: list[ListenerStatus]
+    upstreams: list[UpstreamStatus]
+    store: StoreStatus
+    under_way: int  # transactions
+    under_way_max: int
+    reversals_owed: int
+    reversals_given_up: int  # handed to an operator
+    alarms: list[AlarmStatus]
+
+
+# --- terminals --------------------------------------------------------------------------------
+
+
+class DeviceView(TypedDict):
+    """A device as commands show it; times are ISO 8601 in UTC, "" for never."""
+
+    terminal_id: str  # without the blanks that pad it
+    merchant_id: str
+    state: str
+    profile: str
+    activation: int
+    certificate_sha256: str
+    serial: str
+    model: str
+    place: str
+    networks: str
+    enrolled: str
+    last_seen: str
+    from_rule: bool  # stands in no row: a registry rule of the configuration names it
+
+
+class RuleView(TypedDict):
+    terminals: str
+    count: int
+    merchant_id: str
+    profile: str
+
+
+class Page(TypedDict):
+    """Some devices in the order of their ids; `next` is the last one's id where more follow."""
+
+    devices: list[DeviceView]
+    rules: list[RuleView]  # on the first page
+    next: str
+
+
+class ImportView(TypedDict):
+    added: int
+    completed: int
+    unchanged: int
+
+
+class Arguments(BaseModel):
+    """What an operation takes, as a JSON object; nothing unknown in it, nothing converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class EnrolArguments(Arguments):
+    terminal_id: str
+    merchant_id: str
+    profile: str = ""
+    serial: str = ""
+    model: str = ""
+    place: str = ""
+    networks: str = ""
+    certificate_sha256: str = ""
+
+
+class ShowArguments(Arguments):
+    terminal_id: str
+
+
+class MoveArguments(Arguments):
+    terminal_id: str
+    reason: str = ""
+
+
+class BindArguments(Arguments):
+    terminal_id: str
+    certificate_sha256: str
+
+
+class ListArguments(Arguments):
+    after: str = ""
+    limit: int = Field(default=PAGE_DEVICES_MAX, ge=1, le=PAGE_DEVICES_MAX)
+    state: Annotated[DeviceState, Field(strict=False)] | None = None
+    silent_for_s: float | None = Field(default=None, ge=0)
+
+
+class ImportArguments(Arguments):
+    csv: str
+    activate: bool = False
+    merchant_id: str = ""
+
+
+# --- what stands behind it --------------------------------------------------------------------
+
+
+class RuleApi(Protocol):
+    """A registry rule, as far as it is shown."""
+
+    @property
+    def terminals(self) -> Sized: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def merchant_id(self) -> str: ...
+    @property
+    def profile(self) -> str: ...
+
+
+class ImportedApi(Protocol):
+    """What an import did."""
+
+    @property
+    def added(self) -> int: ...
+    @property
+    def completed(self) -> int: ...
+    @property
+    def unchanged(self) -> int: ...
+
+
+class RegistryApi(Protocol):
+    """The device registry, as far as operators use it: see terminals/registry.py."""
+
+    @property
+    def rules(self) -> Sequence[RuleApi]: ...
+
+    def get(self, terminal_id: str) -> Device: ...
+
+    def last_seen_ms(self, device: Device) -> int: ...
+
+    def select(
+        self,
+        *,
+        after: str = "",
+        limit: int | None = None,
+        state: DeviceState | None = None,
+        silent_for_s: float | None = None,
+    ) -> list[Device]: ...
+
+    async def enrol(
+        self,
+        *,
+        terminal_id: str,
+        merchant_id: str,
+        profile: str = "",
+        serial: str = "",
+        model: str = "",
+        place: str = "",
+        networks: str = "",
+        certificate_sha256: str = "",
+    ) -> Device: ...
+
+    async def activate(self, terminal_id: str, reason: str) -> Device: ...
+
+    async def suspend(self, terminal_id: str, reason: str) -> Device: ...
+
+    async def resume(self, terminal_id: str, reason: str) -> Device: ...
+
+    async def bind_certificate(self, terminal_id: str, sha256: str) -> Device: ...
+
+    async def import_csv(
+        self,
+        text: str,
+        *,
+        activate: bool = False,
+        merchant_id: str = "",
+        progress: Progress | None = None,
+    ) -> ImportedApi: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AdminApi:
+    """What the server answers from: how the node does, its terminals, and where faults are said."""
+
+    status: Callable[[], Status]
+    terminals: TerminalOperations
+    emit: Emit

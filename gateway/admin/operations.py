@@ -1,0 +1,157 @@
+"""What operators do with terminals: JSON in, JSON out, over a registry."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from gateway.admin.api import (
+    Arguments,
+    BadArguments,
+    BindArguments,
+    DeviceView,
+    EnrolArguments,
+    ImportArguments,
+    ImportView,
+    ListArguments,
+    MoveArguments,
+    Page,
+    Progress,
+    RegistryApi,
+    RuleView,
+    ShowArguments,
+)
+from gateway.clock import iso_time
+from gateway.errors import NoSuchThing
+from gateway.store.store import Device
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    arguments: type[Arguments]
+    run: Callable[[TerminalOperations, Any, Progress | None], Awaitable[object]]
+
+
+class TerminalOperations:
+    """The operations by name, over a registry.
+
+    The daemon serves them; without a daemon a command builds them over the store itself, so both
+    ways are one code.
+    """
+
+    def __init__(self, registry: RegistryApi) -> None:
+        self._registry = registry
+
+    async def run(
+        self, name: str, arguments: Mapping[str, Any], progress: Progress | None = None
+    ) -> Json:
+        """Do the operation and return its answer as JSON values.
+
+        Raises NoSuchThing for an unknown name or device, BadArguments, OperatorError for what
+        cannot be done, and StoreError.
+        """
+        operation = _OPERATIONS.get(name)
+        if operation is None:
+            raise NoSuchThing(f"no operation {name!r}; there are: {', '.join(_OPERATIONS)}")
+        try:
+            parsed = operation.arguments.model_validate(dict(arguments))
+        except ValidationError as error:
+            problems = (
+                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+                for problem in error.errors(include_url=False, include_input=False)
+            )
+            raise BadArguments("; ".join(problems)) from None
+        return cast("Json", await operation.run(self, parsed, progress))
+
+    async def enrol(self, arguments: EnrolArguments, _: Progress | None = None) -> DeviceView:
+        return self._view(await self._registry.enrol(**arguments.model_dump()))
+
+    async def show(self, arguments: ShowArguments, _: Progress | None = None) -> DeviceView:
+        return self._view(self._registry.get(arguments.terminal_id))
+
+    async def page(self, arguments: ListArguments, _: Progress | None = None) -> Page:
+        devices = self._registry.select(
+            after=arguments.after.ljust(8) if arguments.after else "",
+            limit=arguments.limit + 1,
+            state=arguments.state,
+            silent_for_s=arguments.silent_for_s,
+        )
+        shown = devices[: arguments.limit]
+        return {
+            "devices": [self._view(device) for device in shown],
+            "rules": [] if arguments.after else self._rules(),
+            "next": shown[-1].terminal_id.rstrip() if len(devices) > len(shown) else "",
+        }
+
+    async def activate(self, arguments: MoveArguments, _: Progress | None = None) -> DeviceView:
+        return self._view(await self._registry.activate(arguments.terminal_id, arguments.reason))
+
+    async def suspend(self, arguments: MoveArguments, _: Progress | None = None) -> DeviceView:
+        return self._view(await self._registry.suspend(arguments.terminal_id, arguments.reason))
+
+    async def resume(self, arguments: MoveArguments, _: Progress | None = None) -> DeviceView:
+        return self._view(await self._registry.resume(arguments.terminal_id, arguments.reason))
+
+    async def bind(self, arguments: BindArguments, _: Progress | None = None) -> DeviceView:
+        return self._view(
+            await self._registry.bind_certificate(
+                arguments.terminal_id, arguments.certificate_sha256
+            )
+        )
+
+    async def import_csv(
+        self, arguments: ImportArguments, progress: Progress | None = None
+    ) -> ImportView:
+        done = await self._registry.import_csv(
+            arguments.csv,
+            activate=arguments.activate,
+            merchant_id=arguments.merchant_id,
+            progress=progress,
+        )
+        return {"added": done.added, "completed": done.completed, "unchanged": done.unchanged}
+
+    def _view(self, device: Device) -> DeviceView:
+        seen_ms = self._registry.last_seen_ms(device)
+        return {
+            "terminal_id": device.terminal_id.rstrip(),
+            "merchant_id": device.merchant_id,
+            "state": str(device.state),
+            "profile": device.profile,
+            "activation": device.activation,
+            "certificate_sha256": device.certificate_sha256,
+            "serial": device.serial,
+            "model": device.model,
+            "place": device.place,
+            "networks": device.networks,
+            "enrolled": iso_time(device.enrolled_ms) if device.enrolled_ms else "",
+            "last_seen": iso_time(seen_ms) if seen_ms else "",
+            "from_rule": device.device_id == 0,
+        }
+
+    def _rules(self) -> list[RuleView]:
+        return [
+            {
+                "terminals": rule.text,
+                "count": len(rule.terminals),
+                "merchant_id": rule.merchant_id,
+                "profile": rule.profile,
+            }
+            for rule in self._registry.rules
+        ]
+
+
+_OPERATIONS = {
+    "enrol": _Operation(EnrolArguments, TerminalOperations.enrol),
+    "show": _Operation(ShowArguments, TerminalOperations.show),
+    "list": _Operation(ListArguments, TerminalOperations.page),
+    "activate": _Operation(MoveArguments, TerminalOperations.activate),
+    "suspend": _Operation(MoveArguments, TerminalOperations.suspend),
+    "resume": _Operation(MoveArguments, TerminalOperations.resume),
+    "bind": _Operation(BindArguments, TerminalOperations.bind),
+    "import": _Operation(ImportArguments, TerminalOperations.import_csv),
+}

@@ -1,0 +1,355 @@
+"""The admin API over a real Unix socket: its answers, its faults, and its socket file."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import trio
+
+from gateway.admin import server
+from gateway.admin.api import AdminApi, BadArguments, Status
+from gateway.admin.client import AdminClient, DaemonNotRunning
+from gateway.admin.operations import TerminalOperations
+from gateway.admin.server import serve_admin
+from gateway.clock import SystemClock
+from gateway.errors import NoSuchThing, OperatorError
+from gateway.settings.schema import DeviceRange
+from gateway.telemetry.events import Event
+from gateway.terminals.registry import Registry
+from tests.support.fake_store import FakeStore
+
+CONFIG = Path("config/gateway.toml")
+
+
+class Events(list[tuple[Event, dict[str, object]]]):
+    def __call__(self, event: Event, /, **fields: object) -> None:
+        self.append((event, fields))
+
+
+def a_status() -> Status:
+    return {
+        "node": "gateway",
+        "version": "0.1.0",
+        "config_version": "abc",
+        "started": "2026-01-01T00:00:00.000Z",
+        "uptime_s": 1.5,
+        "listeners": [],
+        "upstreams": [],
+        "store": {
+            "kind": "fake",
+            "healthy": True,
+            "queue_depth": 0,
+            "queue_max": 10,
+            "last_error": "",
+        },
+        "under_way": 0,
+        "under_way_max": 10,
+        "reversals_owed": 0,
+        "reversals_given_up": 0,
+        "alarms": [],
+    }
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a path short enough for a socket's."""
+    with TemporaryDirectory(prefix="gw") as name:
+        yield Path(name)
+
+
+class Served:
+    def __init__(self, client: AdminClient, store: FakeStore, events: Events) -> None:
+        self.client = client
+        self.store = store
+        self.events = events
+
+    async def terminals(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        return await trio.to_thread.run_sync(self.client.terminals, operation, arguments)
+
+
+@asynccontextmanager
+async def served(path: Path, **api: Any) -> AsyncIterator[Served]:
+    store, events = FakeStore(), Events()
+    registry = await Registry.load(
+        store,
+        ranges=[DeviceRange(terminals="R0000001-R0000003", profile="standard")],
+        default_profile="standard",
+        clock=SystemClock(),
+        emit=events,
+    )
+    parts: dict[str, Any] = {
+        "status": a_status,
+        "terminals": TerminalOperations(registry),
+        "emit": events,
+    }
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_admin, AdminApi(**{**parts, **api}), path))
+        yield Served(AdminClient(path, config=CONFIG, timeout_s=5), store, events)
+        nursery.cancel_scope.cancel()
+
+
+def raw(path: Path, request: bytes) -> bytes:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(5)
+        connection.connect(str(path))
+        connection.sendall(request)
+        answer = b""
+        while part := connection.recv(65_536):
+            answer += part
+    return answer
+
+
+def post(path: str, body: bytes) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def test_status_and_terminals(folder: Path) -> None:
+    async with served(folder / "admin") as daemon:
+        assert await trio.to_thread.run_sync(daemon.client.status) == a_status()
+        device = await daemon.terminals("enrol", terminal_id="T1", merchant_id="M1", place="Köln")
+        assert (device["terminal_id"], device["state"], device["place"]) == (
+            "T1",
+            "pending",
+            "Köln",
+        )
+        assert (await daemon.terminals("activate", terminal_id="T1"))["state"] == "active"
+        assert (await daemon.terminals("suspend", terminal_id="T1", reason="x"))["state"] == (
+            "suspended"
+        )
+        assert (await daemon.terminals("resume", terminal_id="T1"))["state"] == "active"
+        bound = await daemon.terminals("bind", terminal_id="T1", certificate_sha256="a" * 64)
+        assert bound["activation"] == 2
+        assert await daemon.terminals("show", terminal_id="T1") == bound
+        ruled = await daemon.terminals("show", terminal_id="R0000001")
+        assert (ruled["from_rule"], ruled["enrolled"]) == (True, "")
+        assert await daemon.terminals("list") == {
+            "devices": [bound],
+            "rules": [
+                {
+                    "terminals": "R0000001-R0000003",
+                    "count": 3,
+                    "merchant_id": "*",
+                    "profile": "standard",
+                }
+            ],
+            "next": "",
+        }
+        assert [fields["change"] for _, fields in daemon.events] == [
+            "enrol",
+            "activate",
+            "suspend",
+            "resume",
+            "bind",
+        ]
+
+
+async def test_lists_come_in_pages(folder: Path) -> None:
+    async with served(folder / "admin") as daemon:
+        rows = "".join(f"T{n},M1\n" for n in range(7))
+        await daemon.terminals("import", csv=f"terminal_id,merchant_id\n{rows}", activate=True)
+        await daemon.terminals("suspend", terminal_id="T3")
+        seen, after = [], ""
+        while True:
+            page = await daemon.terminals("list", after=after, limit=2, state="active")
+            seen += [device["terminal_id"] for device in page["devices"]]
+            assert bool(page["rules"]) is (after == "")
+            if not (after := page["next"]):
+                break
+        assert seen == ["T0", "T1", "T2", "T4", "T5", "T6"]
+        assert (await daemon.terminals("list", silent_for_s=3600.0))["devices"] == []
+
+
+async def test_an_import_tells_how_far_it_is(folder: Path) -> None:
+    async with served(folder / "admin") as daemon:
+        rows = "".join(f"T{n},M1\n" for n in range(2_000))
+        steps: list[tuple[int, int]] = []
+        outcome = await trio.to_thread.run_sync(
+            daemon.client.terminals,
+            "import",
+            {"csv": f"terminal_id,merchant_id\n{rows}"},
+            lambda done, total: steps.append((done, total)),
+        )
+        assert outcome == {"added": 2_000, "completed": 0, "unchanged": 0}
+        assert steps
+        assert steps == sorted(steps)
+        assert len(daemon.store.devices_by_id) == 2_000
+        assert daemon.events[-1][0] is Event.DEVICES_IMPORTED
+
+
+async def test_a_fault_after_progress_is_told_in_the_last_line(folder: Path) -> None:
+    async with served(folder / "admin") as daemon:
+        daemon.store.fail_after = 1
+        rows = "".join(f"T{n},M1\n" for n in range(2_000))
+        with pytest.raises(OperatorError, match="the store failed"):
+            await daemon.terminals("import", csv=f"terminal_id,merchant_id\n{rows}")
+
+
+async def test_refusals_arrive_as_what_they_are(folder: Path) -> None:
+    async with served(folder / "admin") as daemon:
+        with pytest.raises(NoSuchThing, match="no device T9"):
+            await daemon.terminals("show", terminal_id="T9")
+        with pytest.raises(NoSuchThing, match="no operation 'dance'"):
+            await daemon.terminals("dance")
+        with pytest.raises(BadArguments, match=r"terminal_id: Field required; place: Extra"):
+            await daemon.terminals("show", place="x")
+        with pytest.raises(BadArguments, match="state"):
+            await daemon.terminals("list", state="lost")
+        with pytest.raises(OperatorError, match="no merchant id"):
+            await daemon.terminals("enrol", terminal_id="T1", merchant_id="")
+        with pytest.raises(OperatorError, match=r"line 2: .*\n.*line 3"):
+            await daemon.terminals("import", csv="terminal_id\nT1\nT2\n")
+        daemon.store.failing = True
+        with pytest.raises(OperatorError, match="the store failed"):
+            await daemon.terminals("enrol", terminal_id="T1", merchant_id="M1")
+        assert daemon.events == []
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "words"),
+    [
+        (post("/v1/terminals/show", b"{"), 400, b"no JSON"),
+        (post("/v1/terminals/show", b"[]"), 400, b"not a JSON object"),
+        (post("/v1/terminals/show", b"\xff"), 400, b"no JSON"),
+        (post("/v1/terminals/show", b'{"terminal_id": 1}'), 400, b"terminal_id"),
+        (post("/v1/terminals/show", b'{"terminal_id": "T1"}'), 404, b"no device T1"),
+        (post("/nowhere", b""), 404, b'{"error":"Not Found"}'),
+        (post("/v1/status", b""), 405, b'{"error":'),
+        (b"GET /v1/terminals/show HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 405, b"error"),
+        (post("/v1/terminals/show", b"x" * 3_000), 400, b"larger than 2000"),
+    ],
+)
+async def test_status_codes(
+    folder: Path, request_: bytes, status: int, words: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "BODY_BYTES_MAX", 2_000)
+    async with served(folder / "admin"):
+        answer = await trio.to_thread.run_sync(raw, folder / "admin", request_)
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+        assert words in answer
+        assert b"hypercorn" not in answer
+
+
+async def test_our_own_faults_are_logged_and_not_shown(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> Status:
+        raise ValueError("4111111111111111")
+
+    class Broken:
+        async def run(self, *_: Any, **__: Any) -> dict[str, Any]:
+            raise KeyError("4111111111111111")
+
+    async with served(folder / "admin", status=broken, terminals=Broken()) as daemon:
+        with pytest.raises(OperatorError, match="the daemon failed at this"):
+            await trio.to_thread.run_sync(daemon.client.status)
+        with pytest.raises(OperatorError, match="the daemon failed at this"):
+            await daemon.terminals("list")
+    assert [event for event, _ in daemon.events] == [Event.ADMIN_FAILED] * 2
+    assert [fields["error"] for _, fields in daemon.events] == ["ValueError", "KeyError"]
+    assert str(daemon.events[0][1]["where"]).startswith("test_admin_server.py:")
+    assert "4111" not in repr(daemon.events)
+    assert capsys.readouterr() == ("", "")
+
+
+class TestSocketFile:
+    async def test_it_is_the_owners_alone_and_goes_with_the_daemon(self, folder: Path) -> None:
+        path = folder / "new" / "admin"
+        async with served(path):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert not path.exists()
+
+    async def test_one_left_behind_is_replaced(self, folder: Path) -> None:
+        path = folder / "admin"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as left:
+            left.bind(str(path))
+        async with served(path) as daemon:
+            assert await trio.to_thread.run_sync(daemon.client.status) == a_status()
+
+    async def test_one_that_answers_is_left_alone(self, folder: Path) -> None:
+        path = folder / "admin"
+        async with served(path) as daemon:
+            with pytest.raises(OperatorError, match="running already"):
+                await serve_admin(AdminApi(a_status, object(), daemon.events), path)  # type: ignore[arg-type]
+            assert await trio.to_thread.run_sync(daemon.client.status) == a_status()
+
+    async def test_another_file_is_left_alone(self, folder: Path) -> None:
+        path = folder / "admin"
+        path.write_text("precious")
+        with pytest.raises(OperatorError, match="is no socket"):
+            await serve_admin(AdminApi(a_status, object(), Events()), path)  # type: ignore[arg-type]
+        assert path.read_text() == "precious"
+
+    async def test_a_path_too_long_for_a_socket(self, folder: Path) -> None:
+        with pytest.raises(OperatorError, match="107 bytes"):
+            await serve_admin(
+                AdminApi(a_status, object(), Events()),  # type: ignore[arg-type]
+                folder / ("x" * 108),
+            )
+
+    async def test_a_successors_file_is_not_removed(self, folder: Path) -> None:
+        path = folder / "admin"
+        async with served(path):
+            path.unlink()
+            path.write_text("another's")
+        assert path.exists()
+
+
+class TestClient:
+    def test_no_socket(self, folder: Path) -> None:
+        client = AdminClient(folder / "admin", config=CONFIG)
+        assert not client.answers()
+        with pytest.raises(DaemonNotRunning, match=r"no socket at .*gateway run --config config"):
+            client.status()
+
+    def test_nobody_listens(self, folder: Path) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as left:
+            left.bind(str(folder / "admin"))
+        with pytest.raises(DaemonNotRunning, match="nobody answers"):
+            AdminClient(folder / "admin", config=CONFIG).status()
+
+    def test_a_daemon_that_hangs(self, folder: Path) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as mute:
+            mute.bind(str(folder / "admin"))
+            mute.listen()
+            client = AdminClient(folder / "admin", config=CONFIG, timeout_s=0.01)
+            assert client.answers()
+            with pytest.raises(OperatorError, match=r"did not answer within 0\.01 s"):
+                client.status()
+
+    async def test_a_daemon_that_breaks_off(self, folder: Path) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as rude:
+            rude.bind(str(folder / "admin"))
+            rude.listen()
+            client = AdminClient(folder / "admin", config=CONFIG, timeout_s=5)
+
+            def cut() -> None:
+                connection, _ = rude.accept()
+                with connection:
+                    connection.recv(65_536)
+                    connection.sendall(
+                        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{"
+                    )
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, cut)
+                with pytest.raises(OperatorError, match="broke off its answer"):
+                    await trio.to_thread.run_sync(client.status)
+
+
+async def test_it_stops_at_once_with_connections_open(folder: Path) -> None:
+    idle, half = (socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(2))
+    with idle, half, trio.fail_after(2):
+        async with served(folder / "admin") as daemon:
+            idle.connect(str(folder / "admin"))
+            half.connect(str(folder / "admin"))
+            half.sendall(b"POST /v1/terminals/show HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+            assert await trio.to_thread.run_sync(daemon.client.status) == a_status()
