@@ -71,10 +71,12 @@ class Codec:
             head = body[:first]
             mti = head.decode(self._mti_text) if self._mti_text else head.hex().upper()
         except (ValueError, LookupError):
-            message = self.reference_decode(body)
-            self._learn_to_read(body)
-            return message
-        return Message(mti, dict(zip(numbers, values, strict=True)), body)
+            pass  # Left before the reference is asked: as a context it would carry card data on.
+        else:
+            return Message(mti, dict(zip(numbers, values, strict=True)), body)
+        message = self.reference_decode(body)
+        self._learn_to_read(body)
+        return message
 
     def encode(self, message: Message) -> bytes:
         """The body of a message. Raises EncodeError where the dialect cannot write it."""

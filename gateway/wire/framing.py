@@ -72,7 +72,7 @@ class FrameReader:
         """Whether some bytes of an unfinished frame are held."""
         return bool(self._held)
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes | bytearray) -> list[Frame]:
         """All frames that `data` completes, in order; frames of length zero are skipped.
 
         Raises FrameError at a length that is not one, over the bound, or too short for a message.
@@ -82,6 +82,8 @@ class FrameReader:
         if self.error is not None:
             # A new one each time, so that tracebacks do not grow on a kept exception.
             raise FrameError(str(self.error))
+        if not isinstance(data, bytes):
+            data = bytes(data)
         held = self._held
         if not held and self._simple and len(data) > self._prefix_bytes:
             # The common case, one whole frame to a chunk: no state is touched.

@@ -179,9 +179,10 @@ def response_mti(mti: str) -> str:
     """The MTI that answers a request: 0200 and 0201 -> 0210, 0420 and 0421 -> 0430.
 
     ISO 8583:1987, clause 4.1: the third digit goes up by one; a repeat is answered like its
-    original.
+    original. Only for a request (`is_request`); what its last character is does not matter.
     """
-    return f"{mti[:2]}{int(mti[2]) + 1}{mti[3] if mti[3] in '024' else int(mti[3]) - 1}"
+    origin = str(int(mti[3]) - 1) if mti[3] in "135" else mti[3]
+    return f"{mti[:2]}{int(mti[2]) + 1}{origin}"
 
 
 def repeat_mti(mti: str) -> str:
