@@ -1,3 +1,63 @@
+# What a newcomer needs: `make run` and `make test`. Everything else is listed by `make help`.
 PYTHON ?= python3
-V := .venv/bin
+VENV := .venv
+BIN := $(VENV)/bin
+ISOLOAD := ../shared/tools/isoload
+
 .DEFAULT_GOAL := help
+.PHONY: help run test check format demo bench bench-setup lock clean
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.runtime ## Start a gateway with two simulated acquirers and three terminals.
+	@$(BIN)/python -m loadtest show --config config/gateway.toml
+
+test: $(VENV)/.dev ## Install what the tests need and run all of them.
+	@$(BIN)/pytest
+
+check: $(VENV)/.dev ## Format, lint, types and import rules; changes nothing.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.dev ## Format the code and mend what the linter can.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+demo: $(VENV)/.runtime ## Ten seconds of purchases over TLS, then compare all ledgers.
+	@$(BIN)/python -m loadtest demo --seconds 10 --json
+
+bench-setup: $(VENV)/.runtime ## Make the certificates that the benchmark's terminals use.
+	@$(BIN)/python -m loadtest bench --setup-only
+
+bench: $(VENV)/.runtime ## Measure the gateway with isoload, if that is there.
+	@$(BIN)/python -m loadtest bench --isoload $(ISOLOAD)
+
+lock: ## Pin and hash the requirements anew (needs uv).
+	for set in runtime dev; do \
+	  uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --custom-compile-command "make lock" requirements/$$set.in -o requirements/$$set.txt; \
+	done
+
+clean: ## Remove what runs and builds have left; keeps certs/ and var/.
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# The environment: made once, and again when the requirements change.
+$(VENV)/bin/python:
+	@echo "Making the Python environment in $(VENV) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; say which with: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements/runtime.txt pyproject.toml | $(VENV)/bin/python
+	@echo "Installing what the gateway needs ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/runtime.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
+	@echo "Installing what the tests need ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@

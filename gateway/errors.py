@@ -53,7 +53,7 @@ class InDoubt(LinkError):
 
 
 class EncodeError(GatewayError):
-    """A message cannot be written in a dialect: a value is too long, or a field is unknown there."""
+    """A message cannot be written in a dialect: a value is too long, or a field is unknown."""
 
     def __init__(self, reason: str, *, field: str) -> None:
         super().__init__(f"field {field}: {reason}")

@@ -43,6 +43,7 @@ class Node(Table):
     production: bool = False  # refuses what is for development only
     drain_s: Seconds = 10.0  # how long a stop waits for what is under way
     connections_max: int = Field(default=20_000, ge=1, le=1_000_000)
+    watch_s: Seconds = 2.0  # how often certificates and revocation lists are looked at
     registry_flush_s: Seconds = 10.0  # how often "last seen" goes to the store
 
 

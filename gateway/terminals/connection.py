@@ -19,6 +19,7 @@ from gateway.terminals.identity import Caller, ConcentratorRule, ProvenCertifica
 from gateway.terminals.session import Sessions
 from gateway.transactions.request import Reply
 from gateway.wire.framing import Frame, FrameReader, FramingSpec
+from gateway.wire.revocation import PeerCertificate
 from gateway.wire.stream import TcpStream
 from gateway.wire.tls import PeerRefused, ServerTls, handshake_reason, send_alert
 
@@ -75,29 +76,44 @@ class Connection:
 
     __slots__ = (
         "_busy",
+        "_cut_off",
         "_scope",
         "_service",
         "_stream",
         "_tcp",
         "_waiting_for",
         "address",
-        "caller",
+        "peer",
     )
 
     def __init__(self, tcp: TcpStream, address: str, service: Service) -> None:
         self.address = address
-        self.caller: Caller | None = None
+        self.peer: PeerCertificate | None = None
         self._tcp = tcp
         self._stream: trio.abc.Stream = tcp
         self._service = service
         self._scope = trio.CancelScope()
         self._waiting_for = "first_byte_s"
         self._busy = 0
+        self._cut_off = False
 
     def drain(self) -> None:
         """End the connection: now if it is idle, else after the exchange under way."""
         if not self._busy:
-            self._scope.cancel()
+            self._end()
+
+    def cut_off(self) -> None:
+        """End the connection now; what it has under way is finished, but it hears no more of it."""
+        self._cut_off = True
+        if self._busy:
+            self._tcp.abort()
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        """End it without a line in the log: this is no deadline that passed."""
+        self._waiting_for = ""
+        self._scope.cancel()
 
     async def run(self) -> None:
         """Serve until the peer leaves, misbehaves or a deadline passes; one log line for each."""
@@ -135,7 +151,7 @@ class Connection:
             )
         finally:
             self._tcp.close()
-        if self._scope.cancelled_caught and self._waiting_for and not self._service.draining:
+        if self._scope.cancelled_caught and self._waiting_for:
             emit(
                 Event.DEADLINE_PASSED,
                 listener=listener,
@@ -159,7 +175,7 @@ class Connection:
             rule = service.find_concentrator(name, self.address)
             if rule is None:
                 raise Refused("no concentrator of the settings has this certificate or address")
-        self.caller = Caller(
+        caller = Caller(
             listener=settings.name,
             address=self.address,
             security=settings.security,
@@ -167,7 +183,7 @@ class Connection:
             concentrator=rule,
         )
         sessions = Sessions(
-            self.caller, many=many, count_max=settings.limits.sessions_per_connection_max
+            caller, many=many, count_max=settings.limits.sessions_per_connection_max
         )
         if many:
             await self._carry_many(sessions)
@@ -189,6 +205,7 @@ class Connection:
             name = peer.certificate.common_name if peer.certificate is not None else ""
             raise Refused(f"{peer.reason}: {name}" if name else str(peer.reason))
         self._stream = stream
+        self.peer = peer
         return ProvenCertificate(
             common_name=peer.common_name, sha256=peer.sha256, serial=peer.serial
         )
@@ -217,7 +234,7 @@ class Connection:
                         await self._hand_over(*answered)
                 finally:
                     self._busy -= 1
-                if service.draining:
+                if service.draining or self._cut_off:
                     return
             if frames:
                 self._wait_for_next(reader)
@@ -312,8 +329,7 @@ class Connection:
                 try:
                     await self._hand_over(frame, reply, timed=False)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    self._waiting_for = ""
-                    self._scope.cancel()
+                    self._end()
             self._busy -= 1
             slots.release()
             if sending.cancelled_caught:
@@ -323,7 +339,7 @@ class Connection:
 
     def _end_if_drained(self) -> None:
         if self._service.draining and not self._busy:
-            self._scope.cancel()
+            self._end()
 
     # --- reading and writing --------------------------------------------------------------
 

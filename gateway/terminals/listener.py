@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections import Counter
+from collections.abc import Callable
 from ipaddress import ip_network
 
 import trio
@@ -13,6 +14,7 @@ from gateway.settings.schema import Listener as ListenerSettings
 from gateway.telemetry.events import Event
 from gateway.terminals.connection import Connection, Service
 from gateway.terminals.identity import in_networks
+from gateway.wire.revocation import PeerCertificate
 from gateway.wire.stream import TcpStream, listening_socket, tune
 
 # The machine is out of something; accepting at once again would only spin.
@@ -94,6 +96,22 @@ class Listener:
         self._close()
         for connection in list(self._connections):
             connection.drain()
+
+    def cut_off(self, refusal: Callable[[PeerCertificate], str | None]) -> None:
+        """End the connections whose certificate is refused now; what is under way is finished."""
+        for connection in list(self._connections):
+            if connection.peer is None:
+                continue
+            reason = refusal(connection.peer)
+            if reason:
+                connection.cut_off()
+                if self._service is not None:
+                    self._service.emit(
+                        Event.CONNECTION_REFUSED,
+                        listener=self.settings.name,
+                        address=connection.address,
+                        reason=str(reason),
+                    )
 
     def _close(self) -> None:
         if self._socket is not None and self._socket.fileno() >= 0:

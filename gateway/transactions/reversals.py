@@ -28,6 +28,7 @@ from gateway.upstreams.pool import Pool, Upstream
 _DONE = "00"
 _ORIGINAL_UNKNOWN = "25"
 _TRY_LATER = frozenset(("91", "96", "68", "98"))  # the acquirer's own trouble, not a verdict
+_GIVEN_UP_COUNTED_MAX = 100_000
 _STORE_RETRY_S = 0.5
 _STAN_RETRY_S = 0.2
 
@@ -52,6 +53,7 @@ class Reversals:
         self._emit = emit
         self._random = random
         self._queues = {upstream.name: _Queue() for upstream in pool}
+        self.given_up = 0  # handed to an operator
         self._not_durable: deque[OweReversal] = deque()
         self._not_durable_wanted = trio.Event()
 
@@ -117,6 +119,7 @@ class Reversals:
                 if reversal.upstream_stan:
                     upstream.stans.hold(reversal.upstream_stan)
             self._queue(reversal.upstream).add(reversal)
+        self.given_up = len(await self._store.given_up_reversals(_GIVEN_UP_COUNTED_MAX))
         return len(owed)
 
     @property
@@ -288,6 +291,7 @@ class Reversals:
         await self._store.commit(EndReversal(owed.transaction_id, State.GIVEN_UP))
         if transaction is not None:
             self._release(upstream, owed, transaction)
+        self.given_up += 1
         self._emit(
             Event.REVERSAL_GIVEN_UP,
             transaction=owed.transaction_id,

@@ -1,0 +1,92 @@
+"""What a node does beside transactions: certificates looked at again, last-seen times written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import trio
+
+from gateway.clock import Clock, iso_time
+from gateway.errors import StoreError
+from gateway.settings.schema import Alarms as AlarmSettings
+from gateway.settings.schema import Node as NodeSettings
+from gateway.telemetry.events import Emit, Event
+from gateway.terminals.listener import Listener
+from gateway.terminals.registry import Registry
+from gateway.wire.revocation import CertificateUnusable
+from gateway.wire.tls import ServerTls
+
+_DAY_MS = 86_400_000
+
+
+class Housekeeping:
+    """The recurring work of one node."""
+
+    def __init__(
+        self,
+        *,
+        listeners: Sequence[Listener],
+        tls: Mapping[str, ServerTls],
+        registry: Registry,
+        alarms: AlarmSettings,
+        node: NodeSettings,
+        clock: Clock,
+        emit: Emit,
+    ) -> None:
+        self._listeners = listeners
+        self._tls = tls
+        self._registry = registry
+        self._alarms = alarms
+        self._node = node
+        self._clock = clock
+        self._emit = emit
+        self._look = trio.Event()
+
+    def look_now(self) -> None:
+        """Look at the certificate files at once rather than at the next turn."""
+        self._look.set()
+
+    async def watch_certificates(self) -> None:
+        """Use replaced certificates and revocation lists, and cut off whom they revoke."""
+        while True:
+            for name, tls in self._tls.items():
+                await self._reload(name, tls)
+                self._warn(name, tls)
+            self._look = trio.Event()
+            with trio.move_on_after(self._node.watch_s):
+                await self._look.wait()
+
+    async def _reload(self, listener: str, tls: ServerTls) -> None:
+        try:
+            changed = await trio.to_thread.run_sync(tls.reload)
+        except CertificateUnusable as error:
+            # The former files stay in force.
+            self._emit(Event.CRL_FAILED, listener=listener, reason=str(error))
+            return
+        if changed:
+            revoked = len(tls.revocations) if tls.revocations is not None else 0
+            self._emit(Event.CRL_LOADED, listener=listener, revoked=revoked)
+            now_ms = self._clock.wall_ms()
+            for one in self._listeners:
+                if one.settings.name == listener:
+                    one.cut_off(lambda peer: tls.refusal(peer, now_ms))
+
+    def _warn(self, listener: str, tls: ServerTls) -> None:
+        now_ms = self._clock.wall_ms()
+        if tls.crl_stale(now_ms):
+            self._emit(Event.CRL_STALE, listener=listener)
+        ends_ms = tls.certificate.not_after_ms
+        if ends_ms - now_ms < self._alarms.certificate_days * _DAY_MS:
+            self._emit(Event.CERTIFICATE_EXPIRING, listener=listener, ends=iso_time(ends_ms))
+
+    async def keep_last_seen(self) -> None:
+        """Write when devices were last heard of, every so often."""
+        while True:
+            await trio.sleep(self._node.registry_flush_s)
+            await self.flush()
+
+    async def flush(self) -> None:
+        try:
+            await self._registry.flush_seen()
+        except StoreError:
+            return  # The store says so itself; the times are kept for the next turn.
