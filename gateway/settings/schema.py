@@ -26,7 +26,10 @@ Address = Annotated[
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 KindName = Annotated[Kind, Field(strict=False)]  # written as text, read as a Kind
 # Relative to the folder of the file it stands in.
-Path = Annotated[str, Field(min_length=1, description="the path of a file, in quotes")]
+Path = Annotated[
+    str,
+    Field(min_length=1, pattern=r"^[^\x00]*$", description="the path of a file, in quotes"),
+]
 
 
 class Table(BaseModel):
@@ -201,6 +204,8 @@ class Upstream(Table):
     links: int = Field(default=1, ge=1, le=64)  # connections to each address
     dialect: Name
     framing: Framing = Framing()
+    tpdu: str = Field(default="6000000000", pattern=r"^[0-9A-Fa-f]{10}$")  # where framing has one
+    header: str = Field(default="", pattern=r"^([0-9A-Fa-f]{2})*$")  # hex, framing.header_bytes
     tls: ClientTls | None = None
     plain: bool = False  # says openly that there is no TLS
     connect_s: Seconds = 5.0

@@ -238,6 +238,7 @@ class Connection:
                     return
             if frames:
                 self._wait_for_next(reader)
+            _stop_if_lost(reader)
 
     async def _carry_many(self, sessions: Sessions) -> None:
         """A concentrator: many requests at once, up to a bound, answered as they are done."""
@@ -282,6 +283,7 @@ class Connection:
                 )
             if frames:
                 self._wait_for_next(reader)
+            _stop_if_lost(reader)
 
     async def _answer_one_of_many(
         self,
@@ -379,6 +381,12 @@ class Connection:
         # From here on some of it may be with the terminal, whatever becomes of the send.
         service.deliver.delivered(reply)
         await self._stream.send_all(frame)
+
+
+def _stop_if_lost(reader: FrameReader) -> None:
+    """After a bad length nothing more can be cut; what came whole before it was served."""
+    if reader.error is not None:
+        raise FrameError(str(reader.error))
 
 
 def _place(error: BaseException) -> str:

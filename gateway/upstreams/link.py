@@ -63,6 +63,8 @@ class Link:
         self._settings = settings
         self._codec = codec
         self._framing = FramingSpec(**settings.framing.model_dump())
+        self._tpdu = bytes.fromhex(settings.tpdu) if settings.framing.tpdu else b""
+        self._header = bytes.fromhex(settings.header)
         self._connect = connect
         self._owner = owner
         self._emit = emit
@@ -90,7 +92,7 @@ class Link:
         if not self.ready:
             raise NotSent(f"link {self.name} is {self.state} or full")
         try:
-            frame = encode_frame(self._framing, self._codec.encode(request))
+            frame = self._frame(request)
         except (EncodeError, FrameError) as error:
             raise NotSent(f"cannot be written for link {self.name}: {error}") from error
         now_s = trio.current_time()
@@ -109,6 +111,9 @@ class Link:
             lambda _: self._abandon(pending)
         )
         return answer
+
+    def _frame(self, message: Message) -> bytes:
+        return encode_frame(self._framing, self._codec.encode(message), self._tpdu, self._header)
 
     def _abandon(self, pending: Pending) -> trio.lowlevel.Abort:
         """The node stops hard with this request under way: recovery will owe what it is owed."""
@@ -237,6 +242,8 @@ class Link:
                     self._emit(Event.MESSAGE_REJECTED, link=self.name, reason=str(error))
                 else:
                     self._take(message)
+            if reader.error is not None:
+                raise FrameError(str(reader.error))
 
     def _take(self, message: Message) -> None:
         if message.is_request:
@@ -262,7 +269,7 @@ class Link:
         self._emit(Event.UPSTREAM_REQUEST, link=self.name, mti=message.mti, stan=message.stan)
         if message.mti[1] == "8" and message.mti[2] == "0":
             answer = message.changed({RESPONSE_CODE: "00"}, mti=response_mti(message.mti))
-            self._post(None, encode_frame(self._framing, self._codec.encode(answer)))
+            self._post(None, self._frame(answer))
 
     async def _expire(self) -> None:
         """Give up the requests whose answer has not come in time."""

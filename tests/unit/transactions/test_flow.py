@@ -1,0 +1,648 @@
+"""The flow: durable before forward, no doubt without a reversal, one answer to a repeat."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import pytest
+import trio
+import trio.testing
+
+from gateway.clock import VirtualClock
+from gateway.policy.decide import Policy
+from gateway.policy.permissions import Permissions
+from gateway.settings.schema import Backoff, Group, Member, Profile, Route
+from gateway.settings.schema import Upstream as UpstreamSettings
+from gateway.store.store import (
+    Device,
+    DeviceState,
+    OweReversal,
+    Reroute,
+    ReserveStans,
+    Settle,
+    State,
+)
+from gateway.telemetry.events import Event
+from gateway.transactions import images
+from gateway.transactions.flow import Flow
+from gateway.transactions.recovery import recover
+from gateway.transactions.request import Reply, Request
+from gateway.transactions.reversals import Reversals
+from gateway.upstreams.pool import Pool, Upstream
+from gateway.upstreams.routing import Router
+from gateway.wire.codec import Codec
+from gateway.wire.dialect import shipped_dialects
+from gateway.wire.message import Kind, Message, kind_of
+from tests.support.acquirer import FakeAcquirer, approve, silent, with_code
+from tests.support.fake_store import FakeStore
+from tests.support.security import PlainSecurity
+
+START_MS = round(datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp() * 1000)
+PAN = "9999990000000007"
+DEVICE = Device(
+    device_id=1,
+    terminal_id="T0000001",
+    merchant_id="MERCHANT0000001",
+    activation=1,
+    state=DeviceState.ACTIVE,
+    profile="retail",
+)
+ALL = [
+    Kind.PURCHASE,
+    Kind.REFUND,
+    Kind.BALANCE,
+    Kind.PREAUTHORISATION,
+]
+
+
+def upstream_settings(name: str) -> UpstreamSettings:
+    return UpstreamSettings(
+        name=name,
+        addresses=["127.0.0.1:1"],
+        dialect="iso87_ascii",
+        plain=True,
+        answer_s=5.0,
+        late_max_s=30.0,
+        backoff=Backoff(first_s=0.1, max_s=1.0),
+        reversal_backoff=Backoff(first_s=1.0, max_s=8.0),
+        reversal_attempts_max=4,
+    )
+
+
+def purchase(stan: int = 1, changes: dict[int, str] | None = None) -> Message:
+    return Message(
+        "0200",
+        {
+            2: PAN,
+            3: "000000",
+            4: "000000001000",
+            7: "1121120000",
+            11: f"{stan:06d}",
+            12: "120000",
+            13: "1121",
+            14: "2912",
+            22: "051",
+            25: "00",
+            35: f"{PAN}=29121010000000000000",
+            37: f"632512{stan:06d}",
+            41: "T0000001",
+            42: "MERCHANT0000001",
+            49: "978",
+            52: "0123456789ABCDEF",
+        }
+        | (changes or {}),
+    )
+
+
+def reversal_of(request: Message) -> Message:
+    data = f"{request.mti}{request.stan}{request.get(7)}".ljust(42, "0")
+    kept = {n: v for n, v in request.fields.items() if n not in (35, 52)}
+    return Message("0400", kept | {11: "000900", 39: "68", 90: data})
+
+
+class Measures:
+    def __init__(self) -> None:
+        self.codes: list[str] = []
+
+    def transaction(self, *, kind: str, response_code: str, upstream: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.codes.append(response_code)
+
+    def refused(self, reason: str) -> None:
+        self.codes.append(reason)
+
+
+class Rig:
+    """A flow over two fake acquirers, `a` first and `b` as its backup."""
+
+    def __init__(self, store: FakeStore) -> None:
+        self.store = store
+        self.security = PlainSecurity()
+        self.clock = VirtualClock(START_MS)
+        self.events: list[tuple[Event, dict[str, object]]] = []
+        self.measures = Measures()
+        self.acquirers = {"a": FakeAcquirer(), "b": FakeAcquirer()}
+        self.late: list[int] = []
+        self.pool = Pool([self._upstream(name) for name in self.acquirers])
+        self.reversals = Reversals(
+            store=store,
+            security=self.security,
+            pool=self.pool,
+            clock=self.clock,
+            emit=self.emit,
+            random=lambda: 0.5,
+        )
+        self.flow = Flow(
+            store=store,
+            security=self.security,
+            policy=Policy(
+                permissions=Permissions([Profile(name="retail", kinds=ALL)]), version="v1"
+            ),
+            router=Router(
+                [Route(name="all", group="g")],
+                [Group(name="g", members=[Member(upstream="a"), Member(upstream="b")])],
+            ),
+            pool=self.pool,
+            reversals=self.reversals,
+            clock=self.clock,
+            emit=self.emit,
+            measures=self.measures,
+            transaction_ids=itertools.count(max(store.transactions, default=0) + 1),
+            under_way_max=5,
+        )
+
+    def emit(self, event: Event, /, **fields: object) -> None:
+        self.events.append((event, fields))
+
+    def names(self) -> list[Event]:
+        return [event for event, _ in self.events]
+
+    def _upstream(self, name: str) -> Upstream:
+        async def reserve(upstream: str, first: int, now_ms: int) -> None:
+            await self.store.commit(ReserveStans(upstream, first, now_ms))
+
+        return Upstream(
+            upstream_settings(name),
+            codec=Codec(shipped_dialects()["iso87_ascii"]),
+            tls=None,
+            clock=self.clock,
+            emit=self.emit,
+            random=lambda: 0.5,
+            reserve_stans=reserve,
+            on_late=lambda transaction_id, _: self.late.append(transaction_id),
+            on_answered=lambda name, seconds: None,
+            connect_with=self.acquirers[name].connect_with,
+        )
+
+    async def ask(self, message: Message, *, device: Device = DEVICE) -> Reply:
+        return await self.flow.serve(
+            Request(
+                message,
+                kind_of(message),
+                device,
+                listener="shops",
+                code_set="iso",
+                wall_ms=self.clock.wall_ms(),
+                started_s=trio.current_time(),
+            )
+        )
+
+    def only(self) -> State:
+        [transaction] = self.store.transactions.values()
+        return transaction.state
+
+
+@asynccontextmanager
+async def rig(store: FakeStore | None = None) -> AsyncIterator[Rig]:
+    made = Rig(FakeStore() if store is None else store)
+    async with trio.open_nursery() as nursery:
+        for acquirer in made.acquirers.values():
+            nursery.start_soon(acquirer.run)
+        await nursery.start(made.pool.run)
+        await made.reversals.restore()
+        await nursery.start(made.reversals.run)
+        await trio.testing.wait_all_tasks_blocked()
+        yield made
+        nursery.cancel_scope.cancel()
+
+
+# --- a purchase ---------------------------------------------------------------------------------
+
+
+async def test_a_purchase_is_intended_sent_settled_and_answered() -> None:
+    async with rig() as made:
+        request = purchase()
+        reply = await made.ask(request)
+        [sent] = made.acquirers["a"].received
+        assert reply.message.mti == "0210"
+        assert reply.message.response_code == "00"
+        # The terminal's own STAN comes back; the upstream saw one of ours.
+        assert reply.message.stan == request.stan
+        assert sent.without([11]) == request.without([11])
+        assert made.only() is State.ANSWERED
+        made.flow.delivered(reply)
+        await made.store.aclose()
+        assert made.only() is State.DELIVERED
+
+
+async def test_no_byte_leaves_before_the_intent_is_durable() -> None:
+    store = FakeStore(commit_s=0.0)
+    async with rig(store) as made:
+        seen: list[int] = []
+
+        def script(request: Message) -> Message:
+            seen.append(len(store.intents))
+            return approve(request)
+
+        made.acquirers["a"].script = script
+        await made.ask(purchase())
+        assert seen == [1]
+
+
+async def test_the_outcome_is_durable_before_the_terminal_hears_it() -> None:
+    async with rig() as made:
+        reply = await made.ask(purchase())
+        assert any(
+            isinstance(operation, Settle) and operation.response_code == reply.message.response_code
+            for commit in made.store.commits
+            for operation in commit
+        )
+
+
+async def test_a_store_that_fails_declines_and_nothing_is_sent() -> None:
+    async with rig() as made:
+        made.store.failing = True
+        reply = await made.ask(purchase())
+        assert reply.message.response_code == "96"
+        assert made.acquirers["a"].received == []
+
+
+async def test_a_store_that_fails_after_the_approval_lets_nobody_hear_it() -> None:
+    async with rig() as made:
+        made.store.fail_after = 1  # the intent goes through
+        reply = await made.ask(purchase())
+        assert len(made.acquirers["a"].received) == 1
+        assert reply.message.response_code == "96"
+        # Recovery finds the intent without an outcome and owes its reversal.
+        assert made.only() is State.INTENDED
+
+
+async def test_what_is_kept_of_a_request_holds_no_track_and_no_pin_block() -> None:
+    async with rig() as made:
+        emv = "9F360200015A0899999900000000075710" + "9999990000000007D291210100000000"
+        await made.ask(purchase(changes={55: emv, 45: "B9999990000000007^A/B^2912", 48: "CVV123"}))
+        [transaction] = made.store.transactions.values()
+        kept = images.unpack(transaction.image.partition(b"|")[2])
+        assert not {35, 36, 45, 48, 52} & set(kept.fields)
+        assert kept.get(55) == "9F36020001"
+        assert kept.get(2) == PAN
+        assert transaction.card_masked == "999999******0007"
+        assert PAN not in repr(kept)
+
+
+async def test_what_the_policy_refuses_is_answered_and_not_recorded() -> None:
+    async with rig() as made:
+        for message, code in (
+            (purchase(changes={3: "010000"}), "58"),  # cash is not among the kinds
+            (purchase(changes={3: "770000"}), "12"),
+            (purchase(changes={4: "000000000000"}), "13"),
+            (purchase(changes={11: "00000X"}), "30"),
+            (Message("0500", purchase().fields), "40"),
+        ):
+            reply = await made.ask(message)
+            assert reply.message.response_code == code
+            assert PAN not in str(reply.message.fields)
+        assert made.store.transactions == {}
+        assert made.acquirers["a"].received == []
+
+
+async def test_echo_and_sign_on_are_answered_here() -> None:
+    async with rig() as made:
+        for code in ("301", "001", "002"):
+            reply = await made.ask(Message("0800", {11: "000001", 41: "T0000001", 70: code}))
+            assert (reply.message.mti, reply.message.response_code) == ("0810", "00")
+        assert made.acquirers["a"].received == []
+        made.store.failing = True
+        reply = await made.ask(Message("0800", {11: "000001", 41: "T0000001", 70: "301"}))
+        assert reply.message.response_code == "00"
+
+
+# --- failover and doubt ---------------------------------------------------------------------------
+
+
+async def test_the_next_candidate_is_taken_only_if_nothing_was_sent() -> None:
+    async with rig() as made:
+        made.acquirers["a"].refuse = True
+        await made.acquirers["a"].hang_up()
+        await trio.testing.wait_all_tasks_blocked()
+        reply = await made.ask(purchase())
+        assert reply.message.response_code == "00"
+        assert len(made.acquirers["b"].received) == 1
+
+
+async def test_a_link_that_fills_up_moves_the_intent_before_it_is_sent() -> None:
+    async with rig() as made:
+        # Ready when the route is taken, gone when it is to be sent.
+        upstream = made.pool["a"]
+        stan = upstream.take_stan
+
+        def take_and_lose() -> int | None:
+            for link in upstream.links:
+                link.state = "down"
+            return stan()
+
+        upstream.take_stan = take_and_lose  # type: ignore[method-assign]
+        reply = await made.ask(purchase())
+        assert reply.message.response_code == "00"
+        moved = [op for commit in made.store.commits for op in commit if isinstance(op, Reroute)]
+        assert [operation.upstream for operation in moved] == ["b"]
+        assert made.acquirers["a"].received == []
+
+
+async def test_no_upstream_is_answered_91_at_once() -> None:
+    async with rig() as made:
+        for acquirer in made.acquirers.values():
+            acquirer.refuse = True
+            await acquirer.hang_up()
+        await trio.testing.wait_all_tasks_blocked()
+        reply = await made.ask(purchase())
+        assert reply.message.response_code == "91"
+        assert made.store.transactions == {}
+
+
+async def test_no_answer_is_91_with_the_reversal_owed_first_and_never_sent_elsewhere(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig() as made:
+        made.acquirers["a"].script = silent
+        reply = await made.ask(purchase())
+        assert reply.message.response_code == "91"
+        assert trio.current_time() == pytest.approx(5.0, abs=0.1)
+        assert made.only() is State.REVERSAL_OWED
+        assert made.acquirers["b"].received == []
+
+
+async def test_a_reversal_is_repeated_until_it_is_acknowledged(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig() as made:
+        acquirer = made.acquirers["a"]
+        acquirer.script = silent
+        await made.ask(purchase())
+        [sent] = acquirer.of("0200")
+        await trio.sleep(8)
+        acquirer.script = with_code("00")
+        await trio.sleep(20)
+        first, repeats = acquirer.of("0420"), acquirer.of("0421")
+        assert len(first) == 1
+        assert repeats
+        assert {message.stan for message in first + repeats} == {first[0].stan}
+        assert first[0].stan != sent.stan
+        # DE90: the original's MTI, STAN and DE7 as the upstream saw them.
+        assert first[0].get(90) == f"0200{sent.stan}{sent.get(7)}" + "0" * 22
+        assert (first[0].get(4), first[0].get(39)) == (sent.get(4), "68")
+        assert not {35, 52} & set(first[0].fields)
+        assert made.only() is State.REVERSED
+        assert made.reversals.open == 0
+        assert made.store.reversals == {}
+
+
+@pytest.mark.parametrize(("code", "state"), [("12", State.GIVEN_UP), ("00", State.REVERSED)])
+async def test_what_an_acquirer_says_to_a_reversal_ends_it_or_hands_it_on(
+    code: str, state: State, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with rig() as made:
+        made.acquirers["a"].script = lambda request: (
+            None if request.mti == "0200" else with_code(code)(request)
+        )
+        await made.ask(purchase())
+        await trio.sleep(1)
+        assert made.only() is state
+
+
+async def test_25_ends_a_reversal_only_once_no_answer_can_come_any_more(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig() as made:
+        acquirer = made.acquirers["a"]
+        acquirer.script = lambda request: (
+            None if request.mti == "0200" else with_code("25")(request)
+        )
+        await made.ask(purchase())
+        await trio.sleep(1)
+        assert made.only() is State.REVERSAL_OWED
+        # Four attempts within late_max_s are too few for that: it is not the reversal's end.
+        await trio.sleep(60)
+        assert made.only() in (State.GIVEN_UP, State.REVERSED)
+
+
+async def test_while_the_upstream_is_away_no_attempt_is_counted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig() as made:
+        acquirer = made.acquirers["a"]
+        acquirer.script = silent
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(made.ask, purchase())
+            await trio.testing.wait_all_tasks_blocked()
+            acquirer.refuse = True
+            await acquirer.hang_up()
+        assert made.only() is State.REVERSAL_OWED
+        await trio.sleep(300)
+        assert made.store.reversals[1].attempts == 0
+        acquirer.refuse, acquirer.script = False, approve
+        await trio.sleep(5)
+        assert made.only() is State.REVERSED
+        assert len(acquirer.of("0420")) == 1
+
+
+async def test_a_refund_in_doubt_is_an_operators_and_an_enquiry_is_over(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig() as made:
+        made.acquirers["a"].script = silent
+        await made.ask(purchase(1, {3: "200000"}))
+        await made.ask(purchase(2, {3: "310000"}))
+        states = [transaction.state for transaction in made.store.transactions.values()]
+        assert states == [State.GIVEN_UP, State.CLOSED]
+        assert made.store.reversals == {}
+
+
+async def test_a_late_answer_is_recorded_and_never_delivered(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig() as made:
+        acquirer = made.acquirers["a"]
+        acquirer.script = silent
+        reply = await made.ask(purchase())
+        await acquirer.send(approve(acquirer.of("0200")[0]))
+        await trio.testing.wait_all_tasks_blocked()
+        assert reply.message.response_code == "91"
+        assert made.late == [1]
+        assert Event.ANSWER_LATE in made.names()
+
+
+# --- repeats --------------------------------------------------------------------------------------
+
+
+async def test_a_repeat_gets_the_stored_answer_and_is_forwarded_once() -> None:
+    async with rig() as made:
+        first = await made.ask(purchase())
+        for message in (purchase(), Message("0201", purchase().fields)):
+            again = await made.ask(message)
+            assert again.message == first.message
+        assert len(made.acquirers["a"].received) == 1
+
+
+async def test_a_repeat_of_one_under_way_waits_for_its_answer() -> None:
+    async with rig() as made:
+        acquirer = made.acquirers["a"]
+        acquirer.script = silent
+        replies: list[Reply] = []
+
+        async def ask() -> None:
+            replies.append(await made.ask(purchase()))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            [sent] = acquirer.received
+            await acquirer.send(approve(sent))
+        assert [reply.message.response_code for reply in replies] == ["00"] * 3
+        assert len(acquirer.received) == 1
+
+
+async def test_the_same_key_with_other_content_is_94() -> None:
+    async with rig() as made:
+        await made.ask(purchase())
+        for changes in ({4: "000000002000"}, {2: "9999990000000015"}, {49: "840"}):
+            reply = await made.ask(purchase(changes=changes))
+            assert reply.message.response_code == "94"
+        assert len(made.acquirers["a"].received) == 1
+
+
+async def test_a_repeat_passes_though_the_kind_is_no_longer_permitted() -> None:
+    async with rig() as made:
+        first = await made.ask(purchase())
+        barred = Device(
+            device_id=1,
+            terminal_id="T0000001",
+            merchant_id="MERCHANT0000001",
+            activation=1,
+            state=DeviceState.ACTIVE,
+            profile="nothing",
+        )
+        again = await made.ask(purchase(), device=barred)
+        assert again.message == first.message
+        new = await made.ask(purchase(2), device=barred)
+        assert new.message.response_code == "58"
+
+
+async def test_a_repeat_after_a_reversal_is_a_decline() -> None:
+    async with rig() as made:
+        await made.ask(purchase())
+        await made.ask(reversal_of(purchase()))
+        again = await made.ask(purchase())
+        assert again.message.response_code != "00"
+        assert len(made.acquirers["a"].of("0200")) == 1
+
+
+# --- a terminal's own reversal --------------------------------------------------------------------
+
+
+async def test_a_terminals_reversal_is_durable_then_answered_and_delivered(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig() as made:
+        await made.ask(purchase())
+        reply = await made.ask(reversal_of(purchase()))
+        assert (reply.message.mti, reply.message.response_code) == ("0410", "00")
+        assert made.only() is State.REVERSAL_OWED
+        await trio.sleep(1)
+        assert made.only() is State.REVERSED
+        [sent] = made.acquirers["a"].of("0420")
+        assert sent.get(38) == "123456"
+        again = await made.ask(reversal_of(purchase()))
+        assert again.message.response_code == "00"
+        await trio.sleep(5)
+        assert len(made.acquirers["a"].of("0420")) == 1
+
+
+async def test_a_terminals_reversal_merges_with_the_one_already_owed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig() as made:
+        made.acquirers["a"].script = silent
+        await made.ask(purchase())
+        made.acquirers["a"].script = approve
+        reply = await made.ask(reversal_of(purchase()))
+        assert reply.message.response_code == "00"
+        await trio.sleep(10)
+        assert len(made.acquirers["a"].of("0420") + made.acquirers["a"].of("0421")) == 1
+
+
+async def test_a_reversal_of_one_under_way_waits_for_its_outcome_then_reverses(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig() as made:
+        acquirer = made.acquirers["a"]
+        acquirer.script = lambda request: None if request.mti == "0200" else approve(request)
+        replies: list[Reply] = []
+
+        async def ask(message: Message) -> None:
+            replies.append(await made.ask(message))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, purchase())
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(ask, reversal_of(purchase()))
+            await trio.testing.wait_all_tasks_blocked()
+            assert replies == []
+            await acquirer.send(approve(acquirer.received[0]))
+        assert {reply.message.response_code for reply in replies} == {"00"}
+        await trio.sleep(1)
+        assert made.only() is State.REVERSED
+
+
+async def test_a_reversal_of_nothing_known_is_25() -> None:
+    async with rig() as made:
+        reply = await made.ask(reversal_of(purchase()))
+        assert reply.message.response_code == "25"
+
+
+async def test_with_the_store_unwritable_a_reversal_gets_96() -> None:
+    async with rig() as made:
+        await made.ask(purchase())
+        made.store.failing = True
+        reply = await made.ask(reversal_of(purchase()))
+        assert reply.message.response_code == "96"
+        assert made.reversals.open == 0
+
+
+# --- restarts -------------------------------------------------------------------------------------
+
+
+async def test_killed_with_a_request_under_way_its_reversal_is_delivered_after_the_restart(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store = FakeStore()
+    async with rig(store) as made:
+        made.acquirers["a"].script = silent
+        with trio.move_on_after(1):
+            await made.ask(purchase())
+        [sent] = made.acquirers["a"].received
+        made.store.posted.clear()
+    assert next(iter(store.transactions.values())).state is State.INTENDED
+    found: list[Event] = []
+    await recover(store, clock=VirtualClock(START_MS), emit=lambda event, **_: found.append(event))
+    assert found == [Event.RECOVERY_DONE]
+    async with rig(store) as made:
+        await trio.sleep(5)
+        [reversal] = made.acquirers["a"].received
+        assert reversal.get(90)[4:10] == sent.stan
+        assert made.only() is State.REVERSED
+        # And its repeat hears no, not yes.
+        again = await made.ask(purchase())
+        assert again.message.response_code == "91"
+
+
+async def test_over_the_bound_of_transactions_under_way_the_answer_is_96() -> None:
+    async with rig() as made:
+        made.acquirers["a"].script = silent
+        async with trio.open_nursery() as nursery:
+            for stan in range(1, 6):
+                nursery.start_soon(made.ask, purchase(stan))
+            await trio.testing.wait_all_tasks_blocked()
+            reply = await made.ask(purchase(6))
+            assert reply.message.response_code == "96"
+            nursery.cancel_scope.cancel()
+
+
+def test_an_owed_reversal_carries_what_the_terminal_was_told() -> None:
+    operation = OweReversal(1, "a", "68", START_MS)
+    assert operation.state is State.REVERSAL_OWED
+    assert operation.response_code == ""
