@@ -18,6 +18,7 @@ class Event(StrEnum):
     RECOVERY_DONE = "recovery_done"
     INVARIANT_BROKEN = "invariant_broken"
     LOG_LINES_DROPPED = "log_lines_dropped"
+    LOG_FAILED = "log_failed"
     # listeners and connections
     LISTENER_OPEN = "listener_open"
     CONNECTION_OPEN = "connection_open"
@@ -99,6 +100,7 @@ _OTHER_LEVELS = {
     ),
     ERROR: (
         Event.INVARIANT_BROKEN,
+        Event.LOG_FAILED,
         Event.HANDLER_FAILED,
         Event.CRL_FAILED,
         Event.REVERSAL_GIVEN_UP,
@@ -127,6 +129,16 @@ ALARMS = frozenset(
         Event.STORE_FAILING,
     )
 )
+
+# An event that ends alarms: those named here are over, for the same subject.
+CLEARS: dict[Event, tuple[Event, ...]] = {
+    Event.UPSTREAM_UP: (Event.UPSTREAM_DOWN,),
+    Event.STORE_RECOVERED: (Event.STORE_FAILING,),
+    Event.CRL_LOADED: (Event.CRL_STALE, Event.CRL_FAILED),
+}
+
+# Events of the main path: they are written, and nobody else is told; metrics are counted there.
+HOT = frozenset((Event.TRANSACTION,))
 
 
 class Emit(Protocol):
