@@ -35,9 +35,12 @@ class DeviceState(StrEnum):
 # --- records -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Transaction:
-    """One request of a terminal and what became of it; a row of `transactions`."""
+    """One request of a terminal and what became of it; a row of `transactions`.
+
+    Not frozen: the flow fills in the route once it is known, and a copy would cost every payment.
+    """
 
     transaction_id: int
     repeat_key: str
