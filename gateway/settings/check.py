@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from gateway.settings.address_rules import listen_addresses
 from gateway.settings.addresses import ListeningSocket, clash, numeric_host, split_address
@@ -104,7 +106,8 @@ class _Checks:
         keyring = self._named(keys, "keyring")
         if keyring is None:
             return
-        if keyring.file.is_file():
+        kind = _kind(keyring.file)
+        if kind == "file":
             self._certificates.private_file(keyring, "the keyring")
             if not os.access(keyring.file, os.R_OK):
                 self._findings.error(
@@ -112,7 +115,7 @@ class _Checks:
                     f"{keyring.file} cannot be read",
                     "make it readable for the gateway's user, and for nobody else",
                 )
-        elif keyring.file.exists():
+        elif kind != "absent":
             self._findings.error(keyring.path, f"{keyring.file} is no file", "name a file")
         elif keys.flag("create"):
             self._writable(keyring)
@@ -129,7 +132,7 @@ class _Checks:
         log = self._named(self._top.part("log"), "file")
         admin = self._named(self._top.part("node"), "admin_socket")
         for named in (store, log):
-            if named and named.file.is_dir():
+            if named and _kind(named.file) == "folder":
                 self._findings.error(named.path, f"{named.file} is a folder", "name a file in it")
             elif named:
                 self._writable(named)
@@ -212,8 +215,8 @@ class _Checks:
     def _writable(self, named: Named) -> None:
         """The file's folder takes new files; where it is absent, the daemon can make it."""
         folder = named.file.parent
-        nearest = next(place for place in (folder, *folder.parents) if place.exists())
-        if not nearest.is_dir():
+        nearest = next(place for place in (folder, *folder.parents) if _kind(place) != "absent")
+        if _kind(nearest) != "folder":
             self._findings.error(
                 named.path, f"{nearest} is no folder", "name a file in a folder that can be made"
             )
@@ -226,3 +229,14 @@ class _Checks:
 
     def _search_path(self) -> str:
         return os.environ.get("PATH", os.defpath)
+
+
+def _kind(file: Path) -> Literal["file", "folder", "other", "absent"]:
+    """What lies at a path; what cannot be reached counts as absent."""
+    try:
+        mode = file.stat().st_mode
+    except OSError:
+        return "absent"
+    if stat.S_ISDIR(mode):
+        return "folder"
+    return "file" if stat.S_ISREG(mode) else "other"

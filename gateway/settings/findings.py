@@ -81,7 +81,12 @@ class Findings:
         self, file: str, line: int, path: str, problem: str, remedy: str, severity: Severity
     ) -> None:
         finding = Finding(
-            file=file, line=line, path=path, problem=problem, remedy=remedy, severity=severity
+            file=file,
+            line=line,
+            path=_printable(path),
+            problem=_printable(problem),
+            remedy=_printable(remedy),
+            severity=severity,
         )
         self._found[finding] = None  # The same finding twice says nothing more.
 
@@ -115,7 +120,7 @@ _NUMBER_BITS_MAX = 64
 def shown_value(value: object) -> str:
     """A value of the file in a message: on one line, cut where it is long."""
     if isinstance(value, str):
-        text = '"' + value.encode("unicode_escape").decode() + '"'
+        text = '"' + _printable(value) + '"'
     elif isinstance(value, bool):
         text = "true" if value else "false"
     elif isinstance(value, int) and value.bit_length() > _NUMBER_BITS_MAX:
@@ -127,3 +132,10 @@ def shown_value(value: object) -> str:
     else:
         text = str(value)
     return text if len(text) <= _SHOWN_CHARS_MAX else text[:_SHOWN_CHARS_MAX] + '…"'
+
+
+def _printable(text: str) -> str:
+    """A text that cannot break or colour the line it is printed on."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -68,8 +69,9 @@ def load(path: Path) -> Configuration:
 
 
 def resolve(file: Path, path: str) -> Path:
-    """A path that stands in a configuration file, as an absolute one."""
-    return (file.parent / path).resolve()
+    """A path that stands in a configuration file, as an absolute one; links are not followed."""
+    # resolve() would follow links, and raise at a circle of them.
+    return Path(os.path.abspath(file.parent / path))  # noqa: PTH100
 
 
 def read(path: Path) -> Reading:

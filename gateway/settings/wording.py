@@ -37,7 +37,9 @@ def did_you_mean(name: str, known: Iterable[str], *, what: str) -> str:
         return f"did you mean {shown_value(near[0])}?"
     if not names:
         return f"there is no {what} yet: add one"
-    shown = ", ".join(names[:_NAMES_SHOWN_MAX]) + (", …" if len(names) > _NAMES_SHOWN_MAX else "")
+    shown = ", ".join(map(shown_value, names[:_NAMES_SHOWN_MAX])) + (
+        ", …" if len(names) > _NAMES_SHOWN_MAX else ""
+    )
     return f"use one of: {shown}"
 
 
@@ -80,21 +82,27 @@ def _wrong_value(findings: Findings, path: KeyPath, error: ErrorDetails, shape: 
     elif kind in ("too_short", "string_too_short"):
         problem = "is empty"
     elif kind.endswith("_type"):
-        problem = f"{shown} is {_type_of(value)}, which does not fit here"
+        type_ = _type_of(value)
+        problem = (
+            f"{shown} is {type_}, which does not fit here" if type_ else f"{shown} does not fit"
+        )
     else:
         problem = f"{shown} is not allowed here"
     if wanted is None:
         remedy = "see the commented example, config/gateway.toml"
     else:
         remedy = f"write {wanted.describe()}"
-        near = difflib.get_close_matches(str(value), [str(c) for c in wanted.choices], n=1)
+        texts = [choice for choice in wanted.choices if isinstance(choice, str)]
+        near = difflib.get_close_matches(value, texts, n=1) if isinstance(value, str) else []
         if near:
             remedy = f"did you mean {shown_value(near[0])}? (write {wanted.describe()})"
     findings.error(path, problem, remedy)
 
 
 def _type_of(value: object) -> str:
-    if isinstance(value, bool):
-        return "true or false"
-    names = {str: "text", int: "a whole number", float: "a number", dict: "a table", list: "a list"}
-    return names.get(type(value), "a date or time")
+    """What a value is; "" where the value as it is shown says so itself."""
+    if isinstance(value, bool | dict | list):
+        return ""
+    return {str: "text", int: "a whole number", float: "a number"}.get(
+        type(value), "a date or time"
+    )
