@@ -31,8 +31,16 @@ _NETWORK = "8"
 class Acquirer:
     """Answers requests; what it decides is durable before its answer leaves."""
 
-    def __init__(self, *, host: Host, commit: GroupCommit, wire: Wire, random: Random) -> None:
-        self.switches = Switches()
+    def __init__(
+        self,
+        *,
+        host: Host,
+        commit: GroupCommit,
+        wire: Wire,
+        random: Random,
+        switches: Switches,
+    ) -> None:
+        self.switches = switches
         self.counts: Counter[str] = Counter()
         self._host = host
         self._commit = commit
@@ -165,7 +173,13 @@ class Acquirer:
 
 
 async def run_acquirer(
-    *, name: str, address: HostPort, ledger_path: Path, control: Path | None, seed: int
+    *,
+    name: str,
+    address: HostPort,
+    ledger_path: Path,
+    control: Path | None,
+    switches: Switches,
+    seed: int,
 ) -> dict[str, Any]:
     """Runs an acquirer until SIGTERM or SIGINT; returns its summary.
 
@@ -175,7 +189,9 @@ async def run_acquirer(
     try:
         host = Host(ledger, SystemClock())
         commit = GroupCommit(ledger.database)
-        acquirer = Acquirer(host=host, commit=commit, wire=shipped_wire(), random=Random(seed))
+        acquirer = Acquirer(
+            host=host, commit=commit, wire=shipped_wire(), random=Random(seed), switches=switches
+        )
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(commit.run)

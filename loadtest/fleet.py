@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -23,10 +23,19 @@ from loadtest.wire import Wire, shipped_wire
 CONNECT_S = 10.0
 
 
-def terminal_names(count: int, *, first: int = 1) -> list[TerminalName]:
-    """T0000001 and so on, each at a merchant of its own."""
+def terminal_names(
+    count: int, *, first: int = 1, merchant: str = "MERCHANT{number:07d}"
+) -> list[TerminalName]:
+    """T0000001 and so on; `{number}` in `merchant` is the terminal's, padded as it says.
+
+    Raises ValueError for a merchant that is not one.
+    """
+    try:
+        merchant.format(number=first)
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"merchant {merchant!r}: only {{number}} can stand in it") from error
     return [
-        TerminalName(f"T{number:07d}", f"MERCHANT{number:07d}", number)
+        TerminalName(f"T{number:07d}", merchant.format(number=number), number)
         for number in range(first, first + count)
     ]
 
@@ -100,8 +109,8 @@ class Fleet:
                     running.start_soon(terminal.run)
             committing.cancel_scope.cancel()
 
-    async def run_for(self, seconds: float | None, *, settle_s: float) -> bool:
-        """Buys for so long (None: until `stop`), then settles; whether that ended in `settle_s`."""
+    async def run_while(self, wait: Callable[[], Awaitable[object]], *, settle_s: float) -> bool:
+        """Buys as long as `wait` waits, then settles; whether that was done within `settle_s`."""
         settled = False
         async with trio.open_nursery() as nursery:
 
@@ -112,7 +121,7 @@ class Fleet:
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(run)
-            await trio.sleep(float("inf") if seconds is None else seconds)
+            await wait()
             self.stop()
             await trio.sleep(settle_s)
             nursery.cancel_scope.cancel()

@@ -95,12 +95,15 @@ class Terminal:
 
         Returns once nothing is open, which takes as long as the gateway does not answer.
         """
-        for attempt in self._unsettled:
-            await self._reverse(attempt)
-        while not self._stopping.is_set() and not await self._connected():
-            await self._pause()
-        await self._buy_until_stopped()
-        await self.connection.close()
+        try:
+            for attempt in self._unsettled:
+                await self._reverse(attempt)
+            while not self._stopping.is_set() and not await self._connected():
+                await self._pause()
+            await self._buy_until_stopped()
+            await self.connection.close()
+        finally:
+            await self.connection.drop()
 
     async def _buy_until_stopped(self) -> None:
         rate = self._behaviour.purchases_per_s

@@ -17,7 +17,7 @@ from loadtest.commit import GroupCommit
 from loadtest.control import ControlError, ask, serve_control
 from loadtest.host import Host
 from loadtest.ledger import AcquirerLedger, Entry, read_entries
-from loadtest.switches import BadSwitch
+from loadtest.switches import BadSwitch, Switches
 from loadtest.wire import MessageReader, shipped_wire
 
 WIRE = shipped_wire()
@@ -53,7 +53,9 @@ class Bench:
         # Inline: the virtual clock would not wait for a thread.
         self.commit = GroupCommit(ledger.database, inline=True)
         host = Host(ledger, SystemClock())
-        self.acquirer = Acquirer(host=host, commit=self.commit, wire=WIRE, random=Random(1))
+        self.acquirer = Acquirer(
+            host=host, commit=self.commit, wire=WIRE, random=Random(1), switches=Switches()
+        )
         nursery.start_soon(self.commit.run)
 
     def line(self) -> tuple[trio.abc.Stream, MessageReader]:

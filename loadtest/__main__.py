@@ -1,0 +1,303 @@
+"""`python -m loadtest`: the simulators' commands."""
+
+from __future__ import annotations
+
+import json as json_
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import trio
+import typer
+
+from gateway.errors import GatewayError
+from gateway.settings.findings import SettingsError
+from loadtest.acquirer import run_acquirer
+from loadtest.addresses import HostPort, loopback
+from loadtest.control import ControlError, ask
+from loadtest.demo import DemoOptions, run_demo
+from loadtest.fleet import Fleet, FleetOptions, terminal_names
+from loadtest.processes import ChildFailed
+from loadtest.reconcile import reconcile_files
+from loadtest.show import CannotShow, run_show
+from loadtest.switches import BadSwitch, Switches
+from loadtest.terminal import Behaviour
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="loadtest",
+    help="Simulated acquirers and terminals for the gateway, on this machine only.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+_FAILED, _USAGE = 1, 2
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Control = Annotated[Path, typer.Argument(metavar="SOCKET", help="The acquirer's control socket.")]
+SwitchArguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="SWITCH=VALUE",
+        help=f"disconnect=true, or any of {', '.join(Switches.model_fields)}.",
+    ),
+]
+
+
+@app.command()
+def acquirer(
+    *,
+    switches: SwitchArguments = None,
+    listen: Annotated[str, typer.Option("--listen", help="HOST:PORT; port 0: any.")],
+    ledger: Annotated[Path, typer.Option("--ledger", help="SQLite file; goes on if it is there.")],
+    control: Annotated[Path | None, typer.Option("--control", help="Unix socket.")] = None,
+    name: Annotated[str, typer.Option("--name", help="How it calls itself.")] = "acquirer",
+    seed: Annotated[int, typer.Option("--seed", help="Of its jitter and drops.")] = 1,
+) -> None:
+    """Simulate an acquirer until SIGTERM; its summary is the last line on standard output."""
+    run = partial(
+        run_acquirer,
+        name=name,
+        address=_address(listen),
+        ledger_path=ledger,
+        control=control,
+        switches=_checked(switches),
+        seed=seed,
+    )
+    _print_json(trio.run(run))
+
+
+@app.command()
+def switch(*, control: Control, switches: SwitchArguments = None, json: AsJson = False) -> None:
+    """Change how a running acquirer behaves, or show it: mute=true delay_ms=300 …"""
+    try:
+        answer = trio.run(ask, control, _pairs(switches))
+    except ControlError as error:
+        _fail(str(error))
+    if json:
+        _print_json(answer)
+        return
+    for part in ("switches", "counts"):
+        typer.echo("  ".join(f"{name}={_plain(value)}" for name, value in answer[part].items()))
+
+
+@app.command()
+def terminals(
+    *,
+    target: Annotated[str, typer.Option("--target", help="HOST:PORT of the gateway.")],
+    ledger: Annotated[Path, typer.Option("--ledger", help="SQLite file; goes on if it is there.")],
+    count: Annotated[int, typer.Option("--count", min=1, max=20_000)] = 10,
+    first: Annotated[int, typer.Option("--first", min=1, help="Number of the first.")] = 1,
+    certs: Annotated[
+        Path | None, typer.Option("--certs", help="T0000001.crt, .key …; without it: plain TCP.")
+    ] = None,
+    ca: Annotated[Path | None, typer.Option("--ca", help="Default: ca.crt beside.")] = None,
+    merchant: Annotated[str, typer.Option("--merchant")] = "MERCHANT{number:07d}",
+    rate: Annotated[float, typer.Option("--rate", min=0, help="Purchases/s each; 0: all.")] = 1.0,
+    seconds: Annotated[float | None, typer.Option("--seconds", help="Default: endless.")] = None,
+    answer_s: Annotated[float, typer.Option("--answer-s", help="Wait for an answer.")] = 30.0,
+    repeats: Annotated[int, typer.Option("--repeats", help="Before it is reversed.")] = 0,
+    settle_s: Annotated[float, typer.Option("--settle-s", help="At the end.")] = 30.0,
+    seed: Annotated[int, typer.Option("--seed")] = 1,
+) -> None:
+    """Simulate terminals until SIGTERM or for some seconds; prints a JSON summary."""
+    fleet = Fleet(
+        FleetOptions(
+            target=_address(target),
+            names=_valid(partial(terminal_names, count, first=first, merchant=merchant)),
+            ledger=ledger,
+            certs=certs,
+            ca=ca or _ca_beside(certs),
+            behaviour=Behaviour(purchases_per_s=rate, answer_s=answer_s, repeats=repeats),
+            seed=seed,
+        )
+    )
+
+    async def sell(stop: trio.Event) -> bool:
+        async def wait() -> None:
+            with trio.move_on_after(float("inf") if seconds is None else seconds):
+                await stop.wait()
+
+        return await fleet.run_while(wait, settle_s=settle_s)
+
+    settled = trio.run(_until_signalled, sell)
+    fleet.close()
+    _print_json({"settled": settled, **fleet.outcomes})
+    raise typer.Exit(0 if settled else _FAILED)
+
+
+@app.command()
+def reconcile(
+    *,
+    terminals: Annotated[list[Path], typer.Option("--terminals", help="Their ledger.")],
+    acquirers: Annotated[list[Path], typer.Option("--acquirer", help="Its ledger.")],
+    limit: Annotated[int, typer.Option("--limit", help="Disagreements shown.")] = 50,
+) -> None:
+    """Compare ledgers: what was lost, doubled or cannot be explained."""
+    named = {path.name.partition(".")[0]: path for path in acquirers}
+    if len(named) < len(acquirers):
+        named = {str(path): path for path in acquirers}
+    result = reconcile_files(terminals, named)
+    for disagreement in result.disagreements[:limit]:
+        _say(str(disagreement))
+    _print_json(result.summary())
+    raise typer.Exit(0 if result.agrees else _FAILED)
+
+
+@app.command()
+def demo(
+    *,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, max=3_600)] = 10.0,
+    terminals: Annotated[int, typer.Option("--terminals", min=1, max=5_000)] = 10,
+    rate: Annotated[float, typer.Option("--rate", min=0, help="Purchases/s of each.")] = 5.0,
+    seed: Annotated[int, typer.Option("--seed")] = 1,
+    json: AsJson = False,
+) -> None:
+    """Gateway, two acquirers and terminals for some seconds; exit 0 only if all ledgers agree."""
+    options = DemoOptions(seconds=seconds, terminals=terminals, purchases_per_s=rate, seed=seed)
+
+    async def run() -> None:
+        result = await run_demo(options, _say)
+        summary = result.reconciliation.summary()
+        if json:
+            _print_json(summary)
+        else:
+            typer.echo("  ".join(f"{name} {value}" for name, value in summary.items()))
+        if not result.passed:
+            raise ChildFailed("the ledgers do not agree, nothing was bought, or a part failed")
+
+    async def run_or_stop(stop: trio.Event) -> bool:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_then, nursery)
+            await stop.wait()
+            nursery.cancel_scope.cancel()
+        return stop.is_set()
+
+    async def run_then(nursery: trio.Nursery) -> None:
+        await run()
+        nursery.cancel_scope.cancel()
+
+    if _told(run_or_stop):
+        _fail("interrupted")
+
+
+@app.command()
+def show(
+    *,
+    config: Annotated[Path, typer.Option("--config", "-c")] = Path("config/gateway.toml"),
+) -> None:
+    """Play a configuration on this machine: gateway, acquirers, three terminals that buy."""
+
+    async def play(stop: trio.Event) -> None:
+        await run_show(config, _print_line, stop)
+
+    _told(play)
+
+
+# --- running -------------------------------------------------------------------------------------
+
+
+async def _until_signalled(run: Callable[[trio.Event], Awaitable[T]]) -> T:
+    """What `run` returns; the event it is given is set by SIGTERM and SIGINT."""
+    stop = trio.Event()
+
+    async def listen(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for _ in signals:
+                stop.set()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(listen)
+        result = await run(stop)
+        nursery.cancel_scope.cancel()
+    return result
+
+
+def _told(run: Callable[[trio.Event], Awaitable[T]]) -> T:
+    """What `run` returns; what cannot be done is told in plain words, and the exit status is 1."""
+    try:
+        return trio.run(_until_signalled, run)
+    except* (ChildFailed, CannotShow, SettingsError, GatewayError, OSError, ValueError) as group:
+        for error in _leaves(group):
+            _say(f"loadtest: {error}")
+    raise typer.Exit(_FAILED)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    return [
+        leaf
+        for error in group.exceptions
+        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    ]
+
+
+# --- arguments -----------------------------------------------------------------------------------
+
+
+def _valid(make: Callable[[], T]) -> T:
+    try:
+        return make()
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _address(text: str) -> HostPort:
+    return _valid(partial(loopback, text))
+
+
+def _pairs(texts: list[str] | None) -> dict[str, str]:
+    pairs = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{text!r}: NAME=VALUE would be right")
+        pairs[name] = value
+    return pairs
+
+
+def _checked(texts: list[str] | None) -> Switches:
+    try:
+        return Switches().changed(_pairs(texts))
+    except BadSwitch as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _ca_beside(certs: Path | None) -> Path | None:
+    """In the folder, as isoload keeps it, or the one above, as `gateway certs` does."""
+    if certs is None or (certs / "ca.crt").exists():
+        return None
+    return certs.parent / "ca.crt"
+
+
+# --- what is printed -----------------------------------------------------------------------------
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _print_json(value: object) -> None:
+    _print_line(json_.dumps(value))
+
+
+def _print_line(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _fail(text: str) -> None:
+    _say(f"loadtest: {text}")
+    raise typer.Exit(_FAILED)
+
+
+if __name__ == "__main__":
+    app()
