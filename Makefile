@@ -30,10 +30,10 @@ demo: $(VENV)/.runtime ## Ten seconds of purchases over TLS, then compare all le
 	@$(BIN)/python -m loadtest demo --seconds 10 --json
 
 bench-setup: $(VENV)/.runtime ## Make the certificates that the benchmark's terminals use.
-	@$(BIN)/python -m loadtest bench --setup-only
+	@$(BIN)/python -m loadtest.bench --setup-only
 
 bench: $(VENV)/.runtime ## Measure the gateway with isoload, if that is there.
-	@$(BIN)/python -m loadtest bench --isoload $(ISOLOAD)
+	@$(BIN)/python -m loadtest.bench --isoload $(ISOLOAD)
 
 lock: ## Pin and hash the requirements anew (needs uv).
 	for set in runtime dev; do \

@@ -153,6 +153,7 @@ async def _open(configuration: Configuration, log: EventLog, clock: Clock) -> As
         repeat_s=settings.alarms.repeat_s,
         clock=clock,
         emit=emit,
+        node=settings.node.name,
     )
     log.subscribe(metrics.count_event)
     log.subscribe(alarms.on_event)
@@ -327,7 +328,9 @@ async def _serve(node: Node, ready: Callable[[Node], None]) -> None:
         background.start_soon(node.fatal.run)
         background.start_soon(node.alarms.run)
         if settings.metrics.listen:
-            await background.start(partial(serve_metrics, node.metrics, settings.metrics.listen))
+            await background.start(
+                partial(serve_metrics, node.metrics, settings.metrics.listen, emit=emit)
+            )
         await background.start(node.pool.run)
         await background.start(node.reversals.run)
         background.start_soon(housekeeping.watch_certificates)
