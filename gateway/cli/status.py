@@ -1,0 +1,109 @@
+"""`gateway status`: how the running daemon does, and whether somebody must look after it."""
+
+from __future__ import annotations
+
+import typer
+
+from gateway.admin.api import Status
+from gateway.admin.client import DaemonNotRunning
+from gateway.cli.ask import client_of
+from gateway.cli.output import (
+    DEFAULT_CONFIG,
+    FAILED,
+    OK,
+    Config,
+    Json,
+    data,
+    duration_words,
+    print_json,
+    print_table,
+    say,
+)
+
+
+def status(config: Config = DEFAULT_CONFIG, json: Json = False) -> None:
+    """How the running gateway does: listeners, upstreams, store, what is under way and owed.
+
+    Exit status: 0 all is well, 1 the gateway does not run or something is wrong, 2 wrong usage.
+    """
+    client = client_of(config)
+    try:
+        found = client.status()
+    except DaemonNotRunning as error:
+        if not json:
+            raise
+        print_json({"running": False, "problems": [str(error)]})
+        raise typer.Exit(FAILED) from None
+    problems = problems_of(found)
+    if json:
+        print_json({"running": True, "problems": problems, **found})
+    else:
+        _print(found)
+        for problem in problems:
+            say(problem, "red")
+    raise typer.Exit(FAILED if problems else OK)
+
+
+def problems_of(status: Status) -> list[str]:
+    """What is wrong with a node, in words; empty where transactions can flow."""
+    problems = [
+        f"upstream {upstream['name']} is {upstream['state']}: no link is up"
+        if not upstream["links_up"]
+        else f"upstream {upstream['name']} is {upstream['state']}"
+        for upstream in status["upstreams"]
+        if not upstream["links_up"] or upstream["state"] == "down"
+    ]
+    store = status["store"]
+    if not store["healthy"]:
+        problems.append(f"the store fails: {store['last_error'] or 'no reason given'}")
+    return problems
+
+
+def _print(status: Status) -> None:
+    print_out = data()
+    store = status["store"]
+    print_out.print(
+        f"{status['node']}: version {status['version']}, configuration {status['config_version']}, "
+        f"up {duration_words(status['uptime_s'])} (since {status['started']})\n",
+        markup=False,
+    )
+    print_table(
+        ("listener", "address", "security", "connections", "at most"),
+        [
+            (
+                listener["name"],
+                listener["address"],
+                listener["security"],
+                str(listener["connections"]),
+                str(listener["connections_max"]),
+            )
+            for listener in status["listeners"]
+        ],
+    )
+    print_out.print()
+    print_table(
+        ("upstream", "state", "links up", "pending"),
+        [
+            (
+                upstream["name"],
+                upstream["state"],
+                f"{upstream['links_up']}/{upstream['links']}",
+                str(upstream["pending"]),
+            )
+            for upstream in status["upstreams"]
+        ],
+    )
+    queued = f"{store['queue_depth']} of {store['queue_max']}"
+    health = "healthy" if store["healthy"] else "failing"
+    lines = [
+        "",
+        f"store         {store['kind']}, {health}, {queued} queued",
+        f"transactions  {status['under_way']} of {status['under_way_max']} under way",
+        f"reversals     {status['reversals_owed']} owed, {status['reversals_given_up']} given up",
+        f"alarms        {len(status['alarms']) or 'none'}",
+    ]
+    lines += [
+        f"  {alarm['since']} {alarm['event']} {alarm['detail']}" for alarm in status["alarms"]
+    ]
+    for line in lines:
+        print_out.print(line, markup=False)

@@ -1,0 +1,113 @@
+"""The real admin server over a FakeStore, in a thread with a loop of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from gateway.admin.api import AdminApi, Status
+from gateway.admin.operations import TerminalOperations
+from gateway.admin.server import serve_admin
+from gateway.clock import SystemClock
+from gateway.settings.schema import DeviceRange
+from gateway.telemetry.events import Event
+from gateway.terminals.registry import Registry
+from tests.support.fake_store import FakeStore
+
+
+def a_status() -> Status:
+    """A node with which all is well."""
+    return {
+        "node": "till-side",
+        "version": "0.1.0",
+        "config_version": "c0ffee",
+        "started": "2026-01-01T00:00:00.000Z",
+        "uptime_s": 93_784.2,
+        "listeners": [
+            {
+                "name": "tls",
+                "address": "127.0.0.1:9443",
+                "security": "mutual-tls",
+                "connections": 3,
+                "connections_max": 100,
+            }
+        ],
+        "upstreams": [
+            {"name": "north", "state": "up", "links_up": 2, "links": 2, "pending": 1},
+            {"name": "south", "state": "up", "links_up": 1, "links": 2, "pending": 0},
+        ],
+        "store": {
+            "kind": "sqlite",
+            "healthy": True,
+            "queue_depth": 4,
+            "queue_max": 1_000,
+            "last_error": "",
+        },
+        "under_way": 5,
+        "under_way_max": 5_000,
+        "reversals_owed": 6,
+        "reversals_given_up": 0,
+        "alarms": [
+            {
+                "event": "certificate_expiring",
+                "since": "2026-01-01T00:00:01.000Z",
+                "detail": "[red]server.crt[/red] ends in 9 days",
+            }
+        ],
+    }
+
+
+class AdminThread:
+    """What the served daemon is made of; `status` may be changed while it runs."""
+
+    def __init__(self) -> None:
+        self.status = a_status()
+        self.store = FakeStore()
+        self.events: list[tuple[Event, dict[str, object]]] = []
+
+    def emit(self, event: Event, /, **fields: object) -> None:
+        self.events.append((event, fields))
+
+    async def serve(self, path: Path, started: threading.Event, stop: trio.Event) -> None:
+        registry = await Registry.load(
+            self.store,
+            ranges=[DeviceRange(terminals="R0000001-R0000003", profile="standard")],
+            default_profile="standard",
+            profiles=["standard"],
+            clock=SystemClock(),
+            emit=self.emit,
+        )
+        api = AdminApi(lambda: self.status, TerminalOperations(registry), self.emit)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(serve_admin, api, path))
+            started.set()
+            await stop.wait()
+            nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def admin_thread(path: Path) -> Iterator[AdminThread]:
+    """A daemon's admin API at this socket, until the block ends."""
+    daemon = AdminThread()
+    started = threading.Event()
+    stops: list[tuple[trio.lowlevel.TrioToken, trio.Event]] = []
+
+    async def main() -> None:
+        stop = trio.Event()
+        stops.append((trio.lowlevel.current_trio_token(), stop))
+        await daemon.serve(path, started, stop)
+
+    thread = threading.Thread(target=trio.run, args=(main,))
+    thread.start()
+    assert started.wait(10)
+    try:
+        yield daemon
+    finally:
+        token, stop = stops[0]
+        token.run_sync_soon(stop.set)
+        thread.join(10)
