@@ -183,6 +183,7 @@ def _upstream(upstream: Part, findings: Findings) -> None:
     for path, address in upstream.texts("addresses"):
         check_address(path, address, findings, is_listener=False)
     _framing(upstream.part("framing"), findings)
+    _heading(upstream, findings)
     answer_s, late_max_s = upstream.number("answer_s"), upstream.number("late_max_s")
     if answer_s is not None and late_max_s is not None and late_max_s < answer_s:
         findings.error(
@@ -199,6 +200,24 @@ def _upstream(upstream: Part, findings: Findings) -> None:
                 f"{shown_value(code)} is no response code",
                 'write the two characters of DE39, such as "00"',
             )
+
+
+def _heading(upstream: Part, findings: Findings) -> None:
+    """What is put before each message must be what the framing has room for."""
+    framing = upstream.part("framing")
+    header, header_bytes = upstream.text("header"), framing.number("header_bytes")
+    if header is not None and header_bytes is not None and len(header) != 2 * header_bytes:
+        findings.error(
+            upstream.at("header"),
+            f"has {len(header) // 2} bytes where framing.header_bytes is {header_bytes:g}",
+            "make both say the same length",
+        )
+    if upstream.has("tpdu") and not framing.flag("tpdu"):
+        findings.warning(
+            upstream.at("tpdu"),
+            "is not used: the upstream's framing has no TPDU",
+            "set framing.tpdu = true, or remove it",
+        )
 
 
 def _client_tls(tls: Part, findings: Findings) -> None:

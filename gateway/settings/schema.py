@@ -204,8 +204,16 @@ class Upstream(Table):
     links: int = Field(default=1, ge=1, le=64)  # connections to each address
     dialect: Name
     framing: Framing = Framing()
-    tpdu: str = Field(default="6000000000", pattern=r"^[0-9A-Fa-f]{10}$")  # where framing has one
-    header: str = Field(default="", pattern=r"^([0-9A-Fa-f]{2})*$")  # hex, framing.header_bytes
+    tpdu: str = Field(  # where framing has one
+        default="6000000000",
+        pattern=r"^[0-9A-Fa-f]{10}$",
+        description='the 5 bytes of the TPDU as hex digits, such as "6000010000"',
+    )
+    header: str = Field(  # framing.header_bytes long
+        default="",
+        pattern=r"^([0-9A-Fa-f]{2})*$",
+        description='the bytes of the header as hex digits, such as "600100310000"',
+    )
     tls: ClientTls | None = None
     plain: bool = False  # says openly that there is no TLS
     connect_s: Seconds = 5.0
@@ -217,7 +225,7 @@ class Upstream(Table):
     reversal_mti: Literal["0400", "0420"] = "0420"
     reversals_under_way_max: int = Field(default=8, ge=1, le=1_000)
     reversal_attempts_max: int = Field(default=20, ge=1, le=10_000)
-    approving_codes: list[str] = Field(default_factory=lambda: ["00", "08", "10", "11", "16"])
+    approving_codes: list[str] = Field(default=["00", "08", "10", "11", "16"])
     backoff: Backoff = Backoff()
     reversal_backoff: Backoff = Backoff(first_s=0.5, max_s=60.0)
     user_timeout_s: Seconds = 10.0

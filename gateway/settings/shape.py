@@ -29,6 +29,16 @@ class Shape:
         return list(self._node.get("properties", {}))
 
     @property
+    def required(self) -> list[str]:
+        """The keys that a table must have."""
+        return list(self._node.get("required", []))
+
+    @property
+    def note(self) -> str:
+        """What the schema says a table is, on one line."""
+        return " ".join(str(self._node.get("description", "")).split())
+
+    @property
     def choices(self) -> list[Any]:
         """The values that are allowed, where they are a closed list."""
         if "const" in self._node:
