@@ -119,9 +119,6 @@ async def run_node(
         async with _open(configuration, log, clock) as node:
             await _serve(node, ready)
         log.emit(Event.NODE_STOPPED)
-    except* InvariantBroken as broken:
-        log.emit(Event.INVARIANT_BROKEN, reason=str(broken.exceptions[0]))
-        raise
     finally:
         log.close()
 
@@ -221,6 +218,10 @@ async def _open(configuration: Configuration, log: EventLog, clock: Clock) -> As
             concentrators=Concentrators(settings.concentrators),
             fatal=fatal,
         )
+    except* InvariantBroken as broken:
+        emit(Event.INVARIANT_BROKEN, reason=str(broken.exceptions[0]))
+        alarms.tell_rest()
+        raise
     finally:
         with trio.CancelScope(shield=True):
             await store.aclose()
