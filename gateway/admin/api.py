@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gateway.admin.operations import TerminalOperations
 
 PAGE_DEVICES_MAX = 250  # an answer fits the socket's buffer: nobody who stops reading holds us up
+BODY_BYTES_MAX = 64 * 1024 * 1024  # of a request: an import of some hundred thousand devices
 
 Progress = Callable[[int, int], None]
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import orjson
 
-from gateway.admin.api import BadArguments, Progress, Status
+from gateway.admin.api import BODY_BYTES_MAX, BadArguments, Progress, Status
 from gateway.errors import NoSuchThing, OperatorError
 
 ANSWER_TIMEOUT_S = 30.0  # from one byte of an answer to the next
@@ -56,9 +56,11 @@ class AdminClient:
         arguments: Mapping[str, Any] | None,
         progress: Progress | None,
     ) -> dict[str, Any]:
+        body = None if arguments is None else orjson.dumps(arguments)
+        if body is not None and len(body) > BODY_BYTES_MAX:
+            raise OperatorError(f"more than {BODY_BYTES_MAX >> 20} MiB at once: split the file")
         connection = self._connect()
         try:
-            body = None if arguments is None else orjson.dumps(arguments)
             connection.request(method, path, body, {"Connection": "close"})
             return _read(connection.getresponse(), progress)
         except TimeoutError:

@@ -23,11 +23,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from gateway.admin.api import AdminApi, BadArguments
+from gateway.admin.api import BODY_BYTES_MAX, AdminApi, BadArguments
 from gateway.errors import NoSuchThing, OperatorError, StoreError
 from gateway.telemetry.events import Event
 
-BODY_BYTES_MAX = 64 * 1024 * 1024  # an import of some hundred thousand devices
 REQUESTS_MAX = 8  # under way at a time; more wait
 READ_TIMEOUT_S = 600  # for the next byte of a request, and for the answer: an import takes long
 SOCKET_MODE = 0o600

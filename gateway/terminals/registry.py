@@ -326,7 +326,7 @@ class Registry:
     def _say_changed(self, device: Device, change: str, reason: str) -> None:
         self._emit(
             Event.DEVICE_CHANGED,
-            terminal_id=device.terminal_id.rstrip(),
+            terminal=device.terminal_id.rstrip(),
             change=change,
             state=str(device.state),
             activation=device.activation,

@@ -316,6 +316,12 @@ class TestClient:
         with pytest.raises(DaemonNotRunning, match="nobody answers"):
             AdminClient(folder / "admin", config=CONFIG).status()
 
+    def test_more_than_a_daemon_takes(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("gateway.admin.client.BODY_BYTES_MAX", 1 << 20)
+        client = AdminClient(folder / "admin", config=CONFIG)
+        with pytest.raises(OperatorError, match="more than 1 MiB at once: split"):
+            client.terminals("import", {"csv": "x" * (1 << 20)})
+
     def test_a_daemon_that_hangs(self, folder: Path) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as mute:
             mute.bind(str(folder / "admin"))
@@ -351,5 +357,7 @@ async def test_it_stops_at_once_with_connections_open(folder: Path) -> None:
         async with served(folder / "admin") as daemon:
             idle.connect(str(folder / "admin"))
             half.connect(str(folder / "admin"))
-            half.sendall(b"POST /v1/terminals/show HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+            half.sendall(
+                b"POST /v1/terminals/show HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"
+            )
             assert await trio.to_thread.run_sync(daemon.client.status) == a_status()

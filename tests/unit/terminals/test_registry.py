@@ -67,7 +67,7 @@ async def test_enrolled_devices_wait_for_activation_and_survive() -> None:
     assert events[1] == (
         Event.DEVICE_CHANGED,
         {
-            "terminal_id": "T1",
+            "terminal": "T1",
             "change": "activate",
             "state": "active",
             "activation": 1,
