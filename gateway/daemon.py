@@ -11,7 +11,6 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import trio
@@ -25,6 +24,7 @@ from gateway.errors import InvariantBroken, OperatorError
 from gateway.housekeeping import Housekeeping
 from gateway.keys.keyring import Keyring
 from gateway.keys.security_module import SoftwareSecurityModule
+from gateway.node import Node
 from gateway.policy.decide import Policy
 from gateway.policy.permissions import Permissions
 from gateway.settings.loader import Configuration
@@ -74,26 +74,6 @@ class _Fatal:
         raise InvariantBroken(self._reason)
 
 
-@dataclass(slots=True)
-class Node:
-    """Everything one process is made of, once it is built."""
-
-    configuration: Configuration
-    log: EventLog
-    clock: Clock
-    store: SqliteStore
-    metrics: Metrics
-    alarms: Alarms
-    registry: Registry
-    pool: Pool
-    reversals: Reversals
-    flow: Flow
-    listeners: list[Listener]
-    tls: dict[str, ServerTls]
-    concentrators: Concentrators
-    fatal: _Fatal
-
-
 async def run_node(
     configuration: Configuration, *, ready: Callable[[Node], None] = lambda _: None
 ) -> None:
@@ -116,8 +96,9 @@ async def run_node(
     )
     log.emit(Event.NODE_STARTING, version=__version__, config=configuration.version)
     try:
-        async with _open(configuration, log, clock) as node:
-            await _serve(node, ready)
+        fatal = _Fatal()
+        async with _open(configuration, log, clock, fatal) as node:
+            await _serve(node, fatal, ready)
         log.emit(Event.NODE_STOPPED)
     finally:
         log.close()
@@ -138,7 +119,9 @@ def _prepare_process(configuration: Configuration) -> None:
 
 
 @asynccontextmanager
-async def _open(configuration: Configuration, log: EventLog, clock: Clock) -> AsyncIterator[Node]:
+async def _open(
+    configuration: Configuration, log: EventLog, clock: Clock, fatal: _Fatal
+) -> AsyncIterator[Node]:
     """Open the store and build the node over it; the store is closed last of all."""
     settings = configuration.settings
     emit = log.emit
@@ -155,7 +138,6 @@ async def _open(configuration: Configuration, log: EventLog, clock: Clock) -> As
     log.subscribe(metrics.count_event)
     log.subscribe(alarms.on_event)
     security = _security_module(configuration)
-    fatal = _Fatal()
     store = await SqliteStore.open(
         configuration.resolve(settings.store.path),
         queue_max=settings.store.queue_max,
@@ -216,7 +198,6 @@ async def _open(configuration: Configuration, log: EventLog, clock: Clock) -> As
             listeners=[Listener(listener, node=count) for listener in settings.listeners],
             tls=_server_tls(configuration),
             concentrators=Concentrators(settings.concentrators),
-            fatal=fatal,
         )
     except* InvariantBroken as broken:
         emit(Event.INVARIANT_BROKEN, reason=str(broken.exceptions[0]))
@@ -302,7 +283,7 @@ async def _pool(
 # --- running ----------------------------------------------------------------------------------
 
 
-async def _serve(node: Node, ready: Callable[[Node], None]) -> None:
+async def _serve(node: Node, fatal: _Fatal, ready: Callable[[Node], None]) -> None:
     """Start from the inside out, wait for a signal, and stop from the outside in."""
     settings = node.configuration.settings
     emit = node.log.emit
@@ -326,7 +307,7 @@ async def _serve(node: Node, ready: Callable[[Node], None]) -> None:
         emit=emit,
     )
     async with trio.open_nursery() as background:
-        background.start_soon(node.fatal.run)
+        background.start_soon(fatal.run)
         background.start_soon(node.alarms.run)
         if settings.metrics.listen:
             await background.start(

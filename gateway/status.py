@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from gateway import __version__
 from gateway.admin.api import AlarmStatus, ListenerStatus, Status, StoreStatus, UpstreamStatus
 from gateway.clock import iso_time
-
-if TYPE_CHECKING:
-    from gateway.daemon import Node
+from gateway.node import Node
 
 
 class StatusReport:
@@ -63,9 +60,7 @@ class StatusReport:
             reversals_owed=node.reversals.open,
             reversals_given_up=node.reversals.given_up,
             alarms=[
-                AlarmStatus(
-                    event=alarm.name, since=iso_time(alarm.since_ms), detail=alarm.subject
-                )
+                AlarmStatus(event=alarm.name, since=iso_time(alarm.since_ms), detail=alarm.subject)
                 for alarm in node.alarms.active
             ],
         )

@@ -1,0 +1,38 @@
+"""Everything one process is made of, once it is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.clock import Clock
+from gateway.settings.loader import Configuration
+from gateway.store.store import Store
+from gateway.telemetry.alarms import Alarms
+from gateway.telemetry.log import EventLog
+from gateway.telemetry.metrics import Metrics
+from gateway.terminals.concentrators import Concentrators
+from gateway.terminals.listener import Listener
+from gateway.terminals.registry import Registry
+from gateway.transactions.flow import Flow
+from gateway.transactions.reversals import Reversals
+from gateway.upstreams.pool import Pool
+from gateway.wire.tls import ServerTls
+
+
+@dataclass(slots=True)
+class Node:
+    """The parts of one node; `daemon.py` makes them and wires them together."""
+
+    configuration: Configuration
+    log: EventLog
+    clock: Clock
+    store: Store
+    metrics: Metrics
+    alarms: Alarms
+    registry: Registry
+    pool: Pool
+    reversals: Reversals
+    flow: Flow
+    listeners: list[Listener]
+    tls: dict[str, ServerTls]
+    concentrators: Concentrators
