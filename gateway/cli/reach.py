@@ -48,14 +48,12 @@ def with_terminals(config: Path, command: Callable[[Run], Awaitable[T]]) -> T:
 async def _directly(config: Path, command: Callable[[Run], Awaitable[T]]) -> T:
     configuration = loader.load(config)
     settings = configuration.settings
-    clock = SystemClock()
     from gateway.store.sqlite import SqliteStore  # not needed where a daemon is asked
 
     store = await SqliteStore.open(
         configuration.resolve(settings.store.path),
         queue_max=settings.store.queue_max,
         batch_max=settings.store.batch_max,
-        clock=clock,
         emit=_unheard,
     )
     try:
@@ -64,7 +62,7 @@ async def _directly(config: Path, command: Callable[[Run], Awaitable[T]]) -> T:
             ranges=settings.registry.ranges,
             default_profile=settings.registry.default_profile,
             profiles=[profile.name for profile in settings.profiles],
-            clock=clock,
+            clock=SystemClock(),
             emit=_unheard,
         )
         return await command(TerminalOperations(registry).run)

@@ -114,7 +114,7 @@ def show(terminal_id: TerminalId, json: Json = False, config: Config = DEFAULT_C
         print_json(device)
         return
     for name, value in device.items():
-        shown = {True: "yes", False: "no", "": "-"}.get(value, value)
+        shown = ("yes" if value else "no") if isinstance(value, bool) else value or "-"
         typer.echo(f"{name.replace('_', ' '):<20}{shown}")
 
 
