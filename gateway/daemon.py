@@ -142,7 +142,6 @@ async def _open(
         configuration.resolve(settings.store.path),
         queue_max=settings.store.queue_max,
         batch_max=settings.store.batch_max,
-        clock=clock,
         emit=emit,
         on_commit=metrics.store_commit,
         fatal=fatal.tell,

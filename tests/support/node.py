@@ -1,0 +1,419 @@
+"""A real gateway process with one simulated acquirer, and plain sockets to talk to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gateway.wire.codec import Codec
+from gateway.wire.dialect import shipped_dialects
+from gateway.wire.framing import Frame, FrameReader, FramingSpec, encode_frame
+from gateway.wire.message import Message
+from loadtest.addresses import free_ports
+
+ROOT = Path(__file__).resolve().parents[2]
+CODEC = Codec(shipped_dialects()["iso87_ascii"])
+SPEC = FramingSpec()
+TPDU_SPEC = FramingSpec(tpdu=True)
+READY_S = 30.0
+LINKS = 2
+
+# Cards nobody has: major industry 9 is for national use, and no country is numbered 999.
+PAN = "9999991234567893"
+
+_CONFIGURATION = """
+[node]
+name = "under-test"
+admin_socket = "gateway.sock"
+drain_s = 5.0
+watch_s = 0.2
+connections_max = 500
+
+[store]
+path = "gateway.db"
+
+[keys]
+keyring = "keyring.json"
+create = true
+
+[log]
+level = "debug"
+format = "json"
+file = "gateway.log"
+
+[metrics]
+listen = "127.0.0.1:{metrics}"
+
+[[profiles]]
+name = "retail"
+kinds = ["purchase", "refund", "balance"]
+
+[registry]
+default_profile = "retail"
+
+[[registry.ranges]]
+terminals = "T0000001-T0000999"
+merchant = "MERCHANT0000001"
+profile = "retail"
+
+[[listeners]]
+name = "plain"
+listen = "127.0.0.1:{plain}"
+security = "plain"
+dialect = "iso87_ascii"
+deadlines = {{ handshake_s = 1.0, first_byte_s = 1.0, frame_s = 1.0, idle_s = 20.0, send_s = 1.0 }}
+{plain_limits}
+
+[[listeners]]
+name = "shops"
+listen = "127.0.0.1:{tls}"
+security = "mutual-tls"
+dialect = "iso87_ascii"
+deadlines = {{ handshake_s = 1.0, first_byte_s = 1.0, frame_s = 1.0, idle_s = 20.0, send_s = 1.0 }}
+
+[listeners.tls]
+certificate = "certs/server.crt"
+key = "certs/server.key"
+client_ca = "certs/ca.crt"
+crl = "certs/ca.crl"
+
+[[listeners]]
+name = "malls"
+listen = "127.0.0.1:{mall}"
+security = "plain"
+carries = "concentrator"
+dialect = "iso87_ascii"
+framing = {{ tpdu = true }}
+
+[[concentrators]]
+name = "mall"
+networks = ["127.0.0.0/8"]
+terminals = ["T0000001-T0000099"]
+
+[[upstreams]]
+name = "acquirer"
+addresses = ["127.0.0.1:{acquirer}"]
+links = 2
+dialect = "iso87_ascii"
+plain = true
+answer_s = {answer_s}
+late_max_s = 30.0
+backoff = {{ first_s = 0.05, max_s = 0.5 }}
+reversal_backoff = {{ first_s = 0.2, max_s = 1.0 }}
+
+[[groups]]
+name = "acquirers"
+members = [{{ upstream = "acquirer" }}]
+
+[[routes]]
+name = "default"
+group = "acquirers"
+"""
+
+
+def purchase(stan: int, terminal: str = "T0000001", **changes: str) -> Message:
+    """A purchase of the canary card, track and PIN block included; changes are `f4="..."`."""
+    now = time.gmtime()
+    fields = {
+        2: PAN,
+        3: "000000",
+        4: "000000001250",
+        7: time.strftime("%m%d%H%M%S", now),
+        11: f"{stan:06d}",
+        12: time.strftime("%H%M%S", now),
+        13: time.strftime("%m%d", now),
+        14: "4912",
+        22: "051",
+        25: "00",
+        35: f"{PAN}=49121010000000000000",
+        37: f"{stan:012d}",
+        41: terminal,
+        42: "MERCHANT0000001",
+        49: "978",
+        52: "C0FFEE0123456789",
+    }
+    fields |= {int(name[1:]): value for name, value in changes.items()}
+    return Message("0200", fields)
+
+
+class Peer:
+    """One connection to the gateway, with blocking calls and a time limit on each."""
+
+    def __init__(self, sock: socket.socket, spec: FramingSpec = SPEC) -> None:
+        self.sock = sock
+        self._spec = spec
+        self._reader = FrameReader(spec)
+        self._frames: list[Frame] = []
+
+    def send(self, message: Message, tpdu: bytes = b"") -> None:
+        self.sock.sendall(encode_frame(self._spec, CODEC.encode(message), tpdu))
+
+    def receive(self) -> Message:
+        return CODEC.decode(self.receive_frame().body)
+
+    def receive_frame(self) -> Frame:
+        while not self._frames:
+            data = self.sock.recv(65_536)
+            if not data:
+                raise EOFError
+            self._frames += self._reader.feed(data)
+        return self._frames.pop(0)
+
+    def ask(self, message: Message) -> Message:
+        self.send(message)
+        return self.receive()
+
+    def ended(self, within_s: float) -> bool:
+        """Whether the gateway closes this connection within so long, saying nothing more."""
+        self.sock.settimeout(within_s)
+        try:
+            return self.sock.recv(1) == b""
+        except ConnectionError:
+            return True
+        except TimeoutError:
+            return False
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class RunningNode:
+    """The processes of one node under test; `folder` is all the gateway writes to."""
+
+    def __init__(self, folder: Path, *, answer_s: float = 5.0, plain_limits: str = "") -> None:
+        self.folder = folder
+        self.answer_s = answer_s
+        self.plain_limits = plain_limits
+        self.plain, self.tls, self.mall, self.acquirer_port, self.metrics = free_ports(5)
+        self.config = folder / "gateway.toml"
+        self.log = folder / "gateway.log"
+        self.acquirer_folder = folder.parent / f"{folder.name}-acquirer"
+        self.gateway: subprocess.Popen[bytes] | None = None
+        self.acquirer: subprocess.Popen[bytes] | None = None
+        self._peers: list[Peer] = []
+        self._earlier_events = 0
+
+    # --- processes ------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Certificates of T0000001 and T0000002, and the configuration."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.acquirer_folder.mkdir(exist_ok=True)
+        certs = str(self.folder / "certs")
+        self.run("certs", "init", "--out", certs)
+        self.run(
+            "certs", "issue", "T0000001", "T0000002", "--ca", certs, "--out", certs + "/terminals"
+        )
+        self.config.write_text(
+            _CONFIGURATION.format(
+                plain=self.plain,
+                tls=self.tls,
+                mall=self.mall,
+                acquirer=self.acquirer_port,
+                metrics=self.metrics,
+                answer_s=self.answer_s,
+                plain_limits=self.plain_limits,
+            )
+        )
+
+    def run(self, *arguments: str, expect: int = 0) -> str:
+        """The standard output of a `gateway` command."""
+        done = subprocess.run(
+            [sys.executable, "-m", "gateway", *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == expect, f"{arguments}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def start_acquirer(self) -> None:
+        folder = self.acquirer_folder
+        with (folder / "output").open("ab") as output:
+            self.acquirer = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "loadtest", "acquirer"),
+                    *("--listen", f"127.0.0.1:{self.acquirer_port}"),
+                    *("--ledger", str(folder / "ledger.db"), "--control", str(folder / "sock")),
+                ],
+                cwd=ROOT,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+            )
+        _wait_for(lambda: _connects(self.acquirer_port), "the acquirer to listen")
+
+    def switch(self, *switches: str) -> dict[str, Any]:
+        """Change how the acquirer behaves; returns what it says of itself."""
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "loadtest", "switch", str(self.acquirer_folder / "sock")),
+                *(*switches, "--json"),
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def start(self) -> None:
+        self._earlier_events = len(self.events())
+        with (self.folder / "stderr").open("ab") as errors:
+            self.gateway = subprocess.Popen(
+                [sys.executable, "-m", "gateway", "run", "--config", str(self.config)],
+                cwd=ROOT,
+                stdout=errors,
+                stderr=errors,
+                stdin=subprocess.DEVNULL,
+            )
+        _wait_for(self._is_ready, "the gateway to be ready")
+
+    def _is_ready(self) -> bool:
+        assert self.gateway is not None
+        assert self.gateway.poll() is None, (self.folder / "stderr").read_text()
+        names = [event["event"] for event in self.events_of_this_run()]
+        return "node_ready" in names and names.count("link_up") == LINKS
+
+    def stop(self) -> int:
+        """End the gateway by SIGTERM; its exit status."""
+        assert self.gateway is not None
+        if self.gateway.poll() is None:
+            self.gateway.send_signal(signal.SIGTERM)
+        return self.gateway.wait(20)
+
+    def kill(self) -> None:
+        assert self.gateway is not None
+        self.gateway.kill()
+        self.gateway.wait(10)
+
+    def close(self) -> None:
+        for peer in self._peers:
+            peer.close()
+        for process in (self.gateway, self.acquirer):
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait(10)
+
+    # --- what it says ---------------------------------------------------------------------------
+
+    def events(self) -> list[dict[str, Any]]:
+        """All events of the log, each of its lines being one JSON object."""
+        if not self.log.exists():
+            return []
+        whole = self.log.read_bytes().rpartition(b"\n")[0]
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def events_of_this_run(self) -> list[dict[str, Any]]:
+        return self.events()[self._earlier_events :]
+
+    def wait_for_event(self, name: str, count: int = 1, **fields: object) -> dict[str, Any]:
+        """The newest event of this name and these fields, once there are so many."""
+        found: list[dict[str, Any]] = []
+
+        def there() -> bool:
+            found[:] = [
+                event
+                for event in self.events_of_this_run()
+                if event["event"] == name and fields.items() <= event.items()
+            ]
+            return len(found) >= count
+
+        _wait_for(there, f"{count} events {name} {fields}")
+        return found[-1]
+
+    # --- connections ----------------------------------------------------------------------------
+
+    def connect(self, port: int | None = None) -> Peer:
+        sock = socket.create_connection(("127.0.0.1", port or self.plain), timeout=10)
+        return self._noted(Peer(sock, TPDU_SPEC if port == self.mall else SPEC))
+
+    def _noted(self, peer: Peer) -> Peer:
+        """Closed at the end, whatever its test does."""
+        self._peers.append(peer)
+        return peer
+
+    def connect_tls(
+        self,
+        terminal: str = "T0000001",
+        *,
+        certs: Path | None = None,
+        version: ssl.TLSVersion | None = None,
+        session: ssl.SSLSession | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> Peer:
+        context = context or self.context(terminal, certs=certs, version=version)
+        sock = socket.create_connection(("127.0.0.1", self.tls), timeout=10)
+        try:
+            secured = context.wrap_socket(sock, server_hostname="localhost", session=session)
+        except BaseException:
+            sock.close()
+            raise
+        return self._noted(Peer(secured))
+
+    def context(
+        self,
+        terminal: str,
+        *,
+        certs: Path | None = None,
+        version: ssl.TLSVersion | None = None,
+    ) -> ssl.SSLContext:
+        own = self.folder / "certs"
+        context = ssl.create_default_context(cafile=str(own / "ca.crt"))
+        if version is not None:
+            context.minimum_version = context.maximum_version = version
+        if terminal:
+            stem = (certs or own / "terminals") / terminal
+            context.load_cert_chain(f"{stem}.crt", f"{stem}.key")
+        return context
+
+
+@contextmanager
+def running_node(
+    folder: Path, *, answer_s: float = 5.0, plain_limits: str = ""
+) -> Iterator[RunningNode]:
+    """A node that is up with its links, and its acquirer; both are ended at the end."""
+    node = RunningNode(folder, answer_s=answer_s, plain_limits=plain_limits)
+    try:
+        node.prepare()
+        node.start_acquirer()
+        node.start()
+        yield node
+    finally:
+        node.close()
+
+
+def _connects(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _wait_for(condition: Any, what: str) -> None:
+    """Poll for what another process does; there is nothing to wait on in this one."""
+    end_s = time.monotonic() + READY_S
+    while not condition():
+        assert time.monotonic() < end_s, f"waited {READY_S:g} s for {what}"
+        time.sleep(0.02)
+
+
+def resident_kib(pid: int) -> int:
+    """The resident memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") // 1024
