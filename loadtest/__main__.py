@@ -8,15 +8,15 @@ import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, NoReturn, TypeVar
 
+import apsw
 import trio
 import typer
 
 from gateway.errors import GatewayError
-from gateway.settings.findings import SettingsError
 from loadtest.acquirer import run_acquirer
-from loadtest.addresses import HostPort, loopback
+from loadtest.addresses import HostPort, NotLoopback, loopback
 from loadtest.control import ControlError, ask
 from loadtest.demo import DemoOptions, run_demo
 from loadtest.fleet import Fleet, FleetOptions, terminal_names
@@ -68,7 +68,7 @@ def acquirer(
         switches=_checked(switches),
         seed=seed,
     )
-    _print_json(trio.run(run))
+    _print_json(_told(run))
 
 
 @app.command()
@@ -105,36 +105,42 @@ def terminals(
     seed: Annotated[int, typer.Option("--seed")] = 1,
 ) -> None:
     """Simulate terminals until SIGTERM or for some seconds; prints a JSON summary."""
-    fleet = Fleet(
-        FleetOptions(
-            target=_address(target),
-            names=_valid(partial(terminal_names, count, first=first, merchant=merchant)),
-            ledger=ledger,
-            certs=certs,
-            ca=ca or _ca_beside(certs),
-            behaviour=Behaviour(purchases_per_s=rate, answer_s=answer_s, repeats=repeats),
-            seed=seed,
-        )
+    options = FleetOptions(
+        target=_address(target),
+        names=_valid(partial(terminal_names, count, first=first, merchant=merchant)),
+        ledger=ledger,
+        certs=certs,
+        ca=ca or _ca_beside(certs),
+        behaviour=Behaviour(purchases_per_s=rate, answer_s=answer_s, repeats=repeats),
+        seed=seed,
     )
 
-    async def sell(stop: trio.Event) -> bool:
+    async def sell(stop: trio.Event) -> dict[str, int | bool]:
         async def wait() -> None:
             with trio.move_on_after(float("inf") if seconds is None else seconds):
                 await stop.wait()
 
-        return await fleet.run_while(wait, settle_s=settle_s)
+        fleet = Fleet(options)
+        try:
+            settled = await fleet.run_while(wait, settle_s=settle_s)
+        finally:
+            fleet.close()
+        return {"settled": settled, **fleet.outcomes}
 
-    settled = trio.run(_until_signalled, sell)
-    fleet.close()
-    _print_json({"settled": settled, **fleet.outcomes})
-    raise typer.Exit(0 if settled else _FAILED)
+    summary = _told(sell)
+    _print_json(summary)
+    raise typer.Exit(0 if summary["settled"] else _FAILED)
 
 
 @app.command()
 def reconcile(
     *,
-    terminals: Annotated[list[Path], typer.Option("--terminals", help="Their ledger.")],
-    acquirers: Annotated[list[Path], typer.Option("--acquirer", help="Its ledger.")],
+    terminals: Annotated[
+        list[Path], typer.Option("--terminals", exists=True, dir_okay=False, help="Their ledger.")
+    ],
+    acquirers: Annotated[
+        list[Path], typer.Option("--acquirer", exists=True, dir_okay=False, help="Its ledger.")
+    ],
     limit: Annotated[int, typer.Option("--limit", help="Disagreements shown.")] = 50,
 ) -> None:
     """Compare ledgers: what was lost, doubled or cannot be explained."""
@@ -159,30 +165,15 @@ def demo(
 ) -> None:
     """Gateway, two acquirers and terminals for some seconds; exit 0 only if all ledgers agree."""
     options = DemoOptions(seconds=seconds, terminals=terminals, purchases_per_s=rate, seed=seed)
-
-    async def run() -> None:
-        result = await run_demo(options, _say)
-        summary = result.reconciliation.summary()
-        if json:
-            _print_json(summary)
-        else:
-            typer.echo("  ".join(f"{name} {value}" for name, value in summary.items()))
-        if not result.passed:
-            raise ChildFailed("the ledgers do not agree, nothing was bought, or a part failed")
-
-    async def run_or_stop(stop: trio.Event) -> bool:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_then, nursery)
-            await stop.wait()
-            nursery.cancel_scope.cancel()
-        return stop.is_set()
-
-    async def run_then(nursery: trio.Nursery) -> None:
-        await run()
-        nursery.cancel_scope.cancel()
-
-    if _told(run_or_stop):
-        _fail("interrupted")
+    result = _told(partial(_unless_stopped, partial(run_demo, options, _say)))
+    if result is None:
+        _fail("stopped before its end")
+    summary = result.reconciliation.summary()
+    if json:
+        _print_json(summary)
+    else:
+        typer.echo("  ".join(f"{name} {value}" for name, value in summary.items()))
+    raise typer.Exit(0 if result.passed else _FAILED)
 
 
 @app.command()
@@ -218,11 +209,26 @@ async def _until_signalled(run: Callable[[trio.Event], Awaitable[T]]) -> T:
     return result
 
 
+async def _unless_stopped(run: Callable[[], Awaitable[T]], stop: trio.Event) -> T | None:
+    """What `run` returns, or None where it was cancelled since `stop` came first."""
+    result: T | None = None
+    async with trio.open_nursery() as nursery:
+
+        async def cancel() -> None:
+            await stop.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(cancel)
+        result = await run()
+        nursery.cancel_scope.cancel()
+    return result
+
+
 def _told(run: Callable[[trio.Event], Awaitable[T]]) -> T:
     """What `run` returns; what cannot be done is told in plain words, and the exit status is 1."""
     try:
         return trio.run(_until_signalled, run)
-    except* (ChildFailed, CannotShow, SettingsError, GatewayError, OSError, ValueError) as group:
+    except* (ChildFailed, CannotShow, NotLoopback, GatewayError, OSError, apsw.Error) as group:
         for error in _leaves(group):
             _say(f"loadtest: {error}")
     raise typer.Exit(_FAILED)
@@ -294,7 +300,7 @@ def _say(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def _fail(text: str) -> None:
+def _fail(text: str) -> NoReturn:
     _say(f"loadtest: {text}")
     raise typer.Exit(_FAILED)
 

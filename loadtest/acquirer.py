@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -87,7 +86,7 @@ class Acquirer:
         started = False
         async with trio.open_nursery() as connections:
             while True:
-                listeners = await trio.open_tcp_listeners(address.port, host=address.host)
+                listeners = await _listeners(address)
                 bound = HostPort(address.host, listeners[0].socket.getsockname()[1])
                 if not started:
                     started = True
@@ -172,7 +171,15 @@ class Acquirer:
         return not network and bool(switches.drop) and self._random.random() < switches.drop
 
 
+async def _listeners(address: HostPort) -> list[trio.SocketListener]:
+    try:
+        return await trio.open_tcp_listeners(address.port, host=address.host)
+    except OSError as error:
+        raise OSError(f"cannot listen on {address}: {error.strerror}") from error
+
+
 async def run_acquirer(
+    stop: trio.Event,
     *,
     name: str,
     address: HostPort,
@@ -181,7 +188,7 @@ async def run_acquirer(
     switches: Switches,
     seed: int,
 ) -> dict[str, Any]:
-    """Runs an acquirer until SIGTERM or SIGINT; returns its summary.
+    """Runs an acquirer until `stop` is set; returns its summary.
 
     Its first line on standard output is `{"name", "listening", "control"}`.
     """
@@ -192,18 +199,17 @@ async def run_acquirer(
         acquirer = Acquirer(
             host=host, commit=commit, wire=shipped_wire(), random=Random(seed), switches=switches
         )
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(commit.run)
-                if control is not None:
-                    await nursery.start(serve_control, control, acquirer.control)
-                bound: HostPort = await nursery.start(acquirer.serve, address)
-                ready = {"name": name, "listening": str(bound), "control": str(control or "")}
-                sys.stdout.write(json.dumps(ready) + "\n")
-                sys.stdout.flush()
-                async for _ in signals:
-                    break
-                nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(commit.run)
+            # First of all: it fails where another runs there, whose socket must not be taken.
+            bound: HostPort = await nursery.start(acquirer.serve, address)
+            if control is not None:
+                await nursery.start(serve_control, control, acquirer.control)
+            ready = {"name": name, "listening": str(bound), "control": str(control or "")}
+            sys.stdout.write(json.dumps(ready) + "\n")
+            sys.stdout.flush()
+            await stop.wait()
+            nursery.cancel_scope.cancel()
     finally:
         ledger.close()
     return {"name": name, "commits": commit.commits, **acquirer.summary()}

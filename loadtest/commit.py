@@ -13,8 +13,14 @@ T = TypeVar("T")
 
 
 def open_database(path: Path, *, synchronous: Literal["FULL", "NORMAL"]) -> apsw.Connection:
-    """A writable WAL database; FULL survives power loss, NORMAL the death of the process only."""
-    database = apsw.Connection(str(path))
+    """A writable WAL database; FULL survives power loss, NORMAL the death of the process only.
+
+    Raises OSError where the file cannot be had.
+    """
+    try:
+        database = apsw.Connection(str(path))
+    except apsw.CantOpenError as error:
+        raise OSError(f"{path}: {error}") from error
     database.set_busy_timeout(5_000)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute(f"PRAGMA synchronous = {synchronous}")

@@ -101,7 +101,7 @@ async def run_show(config: Path, say: Say, stop: trio.Event) -> None:
             return
         _announce(plan, stage, say)
         await _play(plan, names, stage, gateway, stop=stop, started_s=started_s, say=say)
-        say("stopping: the gateway, then the acquirers")
+        say("stopping the gateway, then the acquirers")
         ended_by_itself = gateway.process.poll() is not None
         status = await gateway.stop(grace_s=grace_s)
         if ended_by_itself or status:
@@ -184,8 +184,15 @@ async def _play(
             nursery.start_soon(_stop_with, gateway, stop)
             for seat in stage.acquirers.values():
                 nursery.start_soon(_tell_of_end, seat, say)
-            await fleet.run_while(stop.wait, settle_s=_SETTLE_S)
+
+            async def until_stopped() -> None:
+                await stop.wait()
+                say("stopping the terminals")
+
+            settled = await fleet.run_while(until_stopped, settle_s=_SETTLE_S)
             nursery.cancel_scope.cancel()
+            if not settled:
+                say("purchases without an answer are left; the next start settles them")
     finally:
         fleet.close()
 
@@ -224,7 +231,8 @@ def _announce(plan: Plan, stage: Stage, say: Say) -> None:
     if settings.metrics.listen:
         say(f"metrics      http://{settings.metrics.listen}/metrics")
     say(f"admin        {_shown(plan.admin_socket)}")
-    for seat in stage.acquirers.values():
+    seats = [stage.acquirers[name] for name in plan.acquirers]
+    for seat in seats:
         say(f"{seat.name:<12} {seat.address}  (simulated; ledger {_shown(seat.ledger)})")
     say(f"terminals    {TERMINALS}, simulated; certificates in {_shown(plan.certs)}")
     say(f"logs         {_shown(plan.var / 'log')}")
@@ -234,10 +242,9 @@ def _announce(plan: Plan, stage: Stage, say: Say) -> None:
     say(f"  .venv/bin/gateway terminals list --config {config}")
     if settings.metrics.listen:
         say(f"  curl -s http://{settings.metrics.listen}/metrics | grep ^gateway_")
-    acquirer = next(iter(stage.acquirers.values()))
-    switch = f".venv/bin/python -m loadtest switch {_shown(acquirer.control)}"
-    say(f"  {switch} mute=true            # then mute=false: it answers nothing")
-    say(f"  {switch} decline=51:amount%2=0  # then decline=: every second amount")
+    switch = f".venv/bin/python -m loadtest switch {_shown(seats[0].control)}"
+    say(f"  {switch} mute=true  # it answers nothing, until mute=false")
+    say(f"  {switch} decline=51:amount%2=0  # no money for even amounts, until decline=")
     say("Ctrl-C stops everything.")
     say("")
 
