@@ -1,0 +1,227 @@
+"""The schema of the SQLite store, as the ordered steps that lead to it."""
+
+from __future__ import annotations
+
+import apsw
+
+from gateway.errors import OperatorError
+
+# What a commit does is written here, as triggers on a view, and not in the writer: the operations
+# of all callers that wait are one INSERT into that view, and one INSERT is one call of SQLite: it
+# lets the interpreter lock go once and wins it back once. With BEGIN, a statement for each kind of
+# operation and COMMIT, a busy loop holds up every batch five times as often.
+#
+# A row of the view is the number of the operation, the row it is about, and six values whose
+# meaning is the operation's; `rows.py` writes them.
+_FIRST = """
+CREATE TABLE transactions (
+    transaction_id INTEGER PRIMARY KEY,
+    repeat_key TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    upstream TEXT NOT NULL,
+    upstream_stan INTEGER NOT NULL,
+    facts TEXT NOT NULL, -- JSON array of what never changes; view "ledger" names its parts
+    image BLOB NOT NULL -- sealed, so that its bytes may stay in free pages when it is wiped
+) STRICT;
+CREATE UNIQUE INDEX transactions_by_repeat_key ON transactions (repeat_key);
+
+-- Holds the intents without an outcome, and only those: recovery reads it from end to end.
+CREATE TABLE open_intents (transaction_id INTEGER PRIMARY KEY) STRICT;
+
+-- Apart from transactions: outcomes are appended, where an update would write the whole row again.
+CREATE TABLE outcomes (
+    transaction_id INTEGER PRIMARY KEY,
+    state TEXT NOT NULL,
+    response_code TEXT NOT NULL,
+    approval_code TEXT NOT NULL,
+    answer BLOB NOT NULL, -- sealed
+    answered_ms INTEGER NOT NULL,
+    delivered_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX outcomes_still_open ON outcomes (state)
+    WHERE state IN ('timed_out', 'reversal_owed', 'given_up');
+
+CREATE TABLE reversals (
+    transaction_id INTEGER PRIMARY KEY,
+    upstream TEXT NOT NULL,
+    upstream_stan INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    next_attempt_ms INTEGER NOT NULL,
+    given_up INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE stan_blocks (
+    upstream TEXT NOT NULL,
+    first INTEGER NOT NULL,
+    reserved_ms INTEGER NOT NULL,
+    PRIMARY KEY (upstream, first)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE devices (
+    device_id INTEGER PRIMARY KEY,
+    terminal_id TEXT NOT NULL,
+    merchant_id TEXT NOT NULL,
+    activation INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    profile TEXT NOT NULL,
+    certificate_sha256 TEXT NOT NULL,
+    serial TEXT NOT NULL,
+    model TEXT NOT NULL,
+    place TEXT NOT NULL,
+    networks TEXT NOT NULL,
+    enrolled_ms INTEGER NOT NULL,
+    last_seen_ms INTEGER NOT NULL
+) STRICT;
+
+-- For people: `SELECT * FROM ledger ORDER BY transaction_id DESC LIMIT 20`.
+CREATE VIEW ledger AS
+SELECT transaction_id,
+    strftime('%Y-%m-%dT%H:%M:%fZ', created_ms / 1000.0, 'unixepoch') AS created,
+    facts ->> 1 AS terminal_id,
+    facts ->> 2 AS merchant_id,
+    facts ->> 4 AS kind,
+    facts ->> 6 AS stan,
+    facts ->> 7 AS rrn,
+    facts ->> 8 AS amount_minor,
+    facts ->> 9 AS currency,
+    facts ->> 10 AS card_masked,
+    upstream,
+    upstream_stan,
+    coalesce(state, 'intended') AS state,
+    response_code,
+    approval_code,
+    answered_ms - created_ms AS answered_after_ms
+FROM transactions LEFT JOIN outcomes USING (transaction_id);
+
+CREATE VIEW operations AS SELECT
+    0 AS operation, 0 AS id, 0 AS a, 0 AS b, 0 AS c, 0 AS d, 0 AS e, 0 AS f WHERE 0;
+CREATE VIEW other_operations AS SELECT
+    0 AS operation, 0 AS id, 0 AS a, 0 AS b, 0 AS c, 0 AS d, 0 AS e, 0 AS f WHERE 0;
+
+-- changes() is the number of rows that the statement before it changed.
+CREATE TRIGGER intend INSTEAD OF INSERT ON operations WHEN new.operation = 0 BEGIN
+    INSERT INTO transactions VALUES (new.id, new.a, new.b, new.c, new.d, new.e, new.f)
+        ON CONFLICT (repeat_key) DO NOTHING;
+    INSERT INTO open_intents SELECT new.id WHERE changes() = 1;
+END;
+
+CREATE TRIGGER settle INSTEAD OF INSERT ON operations WHEN new.operation = 1 BEGIN
+    INSERT INTO outcomes VALUES (new.id, new.a, new.b, new.c, new.d, new.e, 0)
+        ON CONFLICT (transaction_id) DO UPDATE SET
+            state = excluded.state,
+            response_code = excluded.response_code,
+            approval_code = excluded.approval_code,
+            answer = excluded.answer,
+            answered_ms = excluded.answered_ms;
+    UPDATE transactions SET image = x'' WHERE new.f AND transaction_id = new.id;
+    DELETE FROM open_intents WHERE transaction_id = new.id;
+    SELECT RAISE(ABORT, 'no such transaction') WHERE changes() = 0
+        AND NOT EXISTS (SELECT 1 FROM transactions WHERE transaction_id = new.id);
+END;
+
+CREATE TRIGGER mark_delivered INSTEAD OF INSERT ON operations WHEN new.operation = 2 BEGIN
+    UPDATE outcomes
+        SET delivered_ms = new.a, state = iif(state = 'answered', 'delivered', state)
+        WHERE transaction_id = new.id;
+END;
+
+-- Each trigger costs each operation a little: those seldom used stand behind one.
+CREATE TRIGGER other INSTEAD OF INSERT ON operations WHEN new.operation > 2 BEGIN
+    INSERT INTO other_operations
+        VALUES (new.operation, new.id, new.a, new.b, new.c, new.d, new.e, new.f);
+END;
+
+CREATE TRIGGER reroute INSTEAD OF INSERT ON other_operations WHEN new.operation = 3 BEGIN
+    UPDATE transactions SET upstream = new.a, upstream_stan = new.b WHERE transaction_id = new.id;
+    SELECT RAISE(ABORT, 'no such transaction') WHERE changes() = 0;
+END;
+
+CREATE TRIGGER owe_reversal INSTEAD OF INSERT ON other_operations WHEN new.operation = 4 BEGIN
+    INSERT INTO outcomes
+        VALUES (new.id, new.f, new.d, '', iif(new.d = '', x'', new.e), 0, 0)
+        ON CONFLICT (transaction_id) DO UPDATE SET
+            state = new.f,
+            response_code = iif(new.d = '', response_code, new.d),
+            answer = iif(new.d = '', answer, new.e);
+    -- One that is owed already goes on as it is; one that was given up starts anew.
+    INSERT INTO reversals VALUES (new.id, new.a, 0, new.b, new.c, 0, 0, 0)
+        ON CONFLICT (transaction_id) DO UPDATE SET
+            attempts = iif(given_up, 0, attempts),
+            next_attempt_ms = iif(given_up, 0, next_attempt_ms),
+            given_up = 0;
+    DELETE FROM open_intents WHERE transaction_id = new.id;
+    SELECT RAISE(ABORT, 'no such transaction') WHERE changes() = 0
+        AND NOT EXISTS (SELECT 1 FROM transactions WHERE transaction_id = new.id);
+END;
+
+CREATE TRIGGER note_attempt INSTEAD OF INSERT ON other_operations WHEN new.operation = 5 BEGIN
+    UPDATE reversals SET upstream_stan = new.a, attempts = new.b, next_attempt_ms = new.c
+        WHERE transaction_id = new.id;
+    SELECT RAISE(ABORT, 'no such reversal') WHERE changes() = 0;
+END;
+
+CREATE TRIGGER give_reversal_up INSTEAD OF INSERT ON other_operations WHEN new.operation = 6 BEGIN
+    UPDATE outcomes SET state = new.a WHERE transaction_id = new.id;
+    UPDATE reversals SET given_up = 1 WHERE transaction_id = new.id;
+    SELECT RAISE(ABORT, 'no such reversal') WHERE changes() = 0;
+END;
+
+CREATE TRIGGER end_reversal INSTEAD OF INSERT ON other_operations WHEN new.operation = 7 BEGIN
+    DELETE FROM reversals WHERE transaction_id = new.id;
+    UPDATE transactions SET image = x'' WHERE transaction_id = new.id;
+    UPDATE outcomes SET state = new.a WHERE transaction_id = new.id;
+    SELECT RAISE(ABORT, 'no such reversal') WHERE changes() = 0;
+END;
+
+CREATE TRIGGER reserve_stans INSTEAD OF INSERT ON other_operations WHEN new.operation = 8 BEGIN
+    INSERT INTO stan_blocks VALUES (new.a, new.id, new.b)
+        ON CONFLICT (upstream, first) DO UPDATE SET reserved_ms = excluded.reserved_ms;
+END;
+
+CREATE TRIGGER put_device INSTEAD OF INSERT ON other_operations WHEN new.operation = 9 BEGIN
+    INSERT OR REPLACE INTO devices VALUES (
+        new.id, new.a ->> 0, new.a ->> 1, new.a ->> 2, new.a ->> 3, new.a ->> 4, new.a ->> 5,
+        new.a ->> 6, new.a ->> 7, new.a ->> 8, new.a ->> 9, new.a ->> 10, new.a ->> 11
+    );
+END;
+
+CREATE TRIGGER touch_device INSTEAD OF INSERT ON other_operations WHEN new.operation = 10 BEGIN
+    UPDATE devices SET last_seen_ms = new.a WHERE device_id = new.id;
+END;
+"""
+
+# A step that was released is never changed; a new one is added at the end.
+MIGRATIONS: tuple[str, ...] = (_FIRST,)
+
+
+def version_of(connection: apsw.Connection) -> int:
+    """How many steps a database has behind it; 0 for a new one."""
+    version = connection.pragma("user_version")
+    assert isinstance(version, int)  # noqa: S101 (for the type checker: it is a 32-bit number)
+    return version
+
+
+def migrate(connection: apsw.Connection, steps: tuple[str, ...] = MIGRATIONS) -> None:
+    """Take a database through the steps it lacks, each in a transaction of its own.
+
+    Raises OperatorError where a newer gateway has written it, apsw.Error where a step fails; the
+    database is then at the step before.
+    """
+    version = version_of(connection)
+    if version > len(steps):
+        raise OperatorError(
+            f"the store has schema {version}, and this gateway knows schemas up to {len(steps)}: "
+            "run the newer gateway that wrote it, or restore a backup from before"
+        )
+    for number, step in enumerate(steps[version:], start=version + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.execute(step)
+            connection.pragma("user_version", number)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
