@@ -191,6 +191,11 @@ SELECT_REVERSALS: Final = """
 SELECT transaction_id, upstream, upstream_stan, reason, created_ms, attempts, next_attempt_ms,
     given_up FROM reversals
 """
+COUNT_BY_STATE: Final = """
+SELECT 'intended', count(*) FROM open_intents UNION ALL
+SELECT state, count(*) FROM outcomes
+    WHERE state IN ('timed_out', 'reversal_owed', 'given_up') GROUP BY state
+"""
 SELECT_DEVICES: Final = "SELECT * FROM devices ORDER BY device_id"
 
 

@@ -264,11 +264,7 @@ class SqliteStore:
         return found[0][0] or 0
 
     async def count_by_state(self) -> dict[State, int]:
-        found = await self._read(
-            "SELECT 'intended', count(*) FROM open_intents UNION ALL"
-            " SELECT state, count(*) FROM outcomes"
-            " WHERE state IN ('timed_out', 'reversal_owed', 'given_up') GROUP BY state"
-        )
+        found = await self._read(rows.COUNT_BY_STATE)
         return {State(state): count for state, count in found if count}
 
     async def _read(self, sql: str, *values: object) -> list[rows.Row]:

@@ -139,7 +139,10 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class MarkDelivered:
-    """The answer was handed to the terminal's connection."""
+    """The answer was handed to the terminal's connection.
+
+    ANSWERED becomes DELIVERED, any other outcome stays what it is; an intent has nothing to mark.
+    """
 
     transaction_id: int
     delivered_ms: int
@@ -147,7 +150,10 @@ class MarkDelivered:
 
 @dataclass(frozen=True, slots=True)
 class OweReversal:
-    """The transaction is in doubt or was undone: its reversal is owed to its upstream."""
+    """The transaction is in doubt or was undone: its reversal is owed to its upstream.
+
+    One that is owed already goes on as it is; one that was given up starts anew.
+    """
 
     transaction_id: int
     upstream: str
@@ -170,7 +176,10 @@ class NoteAttempt:
 
 @dataclass(frozen=True, slots=True)
 class EndReversal:
-    """The reversal needs no more sending: acknowledged (REVERSED) or handed on (GIVEN_UP)."""
+    """The reversal needs no more sending: acknowledged (REVERSED) or handed on (GIVEN_UP).
+
+    Acknowledged, it is owed no more, and the sealed request is wiped. An operator still needs both.
+    """
 
     transaction_id: int
     state: State
@@ -224,7 +233,7 @@ class StoreHealth:
     last_error: str = ""
     commits: int = 0
     operations: int = 0
-    commit_s: list[float] = field(default_factory=list)  # durations since the last reading
+    commit_s: list[float] = field(default_factory=list)  # durations of the latest commits
 
 
 class Store(Protocol):
@@ -237,12 +246,17 @@ class Store(Protocol):
         """Make an intent durable.
 
         Returns None once it is, or the stored transaction with the same repeat key, in which
-        case nothing was written.
+        case nothing was written. The fields of an outcome are not kept: an intent has none.
         """
         ...
 
     async def commit(self, *operations: Operation) -> None:
-        """Make operations durable, together and in the order given, and return once they are."""
+        """Make operations durable, together and in the order given, and return once they are.
+
+        Once queued they are committed even if the caller is cancelled in the wait: whoever must
+        know shields it. An operation without a row to change (an outcome of an unknown transaction)
+        fails its whole call, and no other's.
+        """
         ...
 
     def post(self, operation: Operation) -> None:
@@ -285,7 +299,10 @@ class Store(Protocol):
         ...
 
     async def count_by_state(self) -> dict[State, int]:
-        """How many transactions are in each state that is not final (those recovery looks at)."""
+        """How many transactions are INTENDED, TIMED_OUT, REVERSAL_OWED and GIVEN_UP.
+
+        Those are the states in which somebody still has something to do.
+        """
         ...
 
     def health(self) -> StoreHealth: ...
