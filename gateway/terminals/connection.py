@@ -77,6 +77,7 @@ class Connection:
     __slots__ = (
         "_busy",
         "_cut_off",
+        "_deadline_s",
         "_scope",
         "_service",
         "_stream",
@@ -93,9 +94,18 @@ class Connection:
         self._stream: trio.abc.Stream = tcp
         self._service = service
         self._scope = trio.CancelScope()
+        # Looked at by the listener now and then: a deadline of trio's own would have to be set and
+        # taken back several times for each message, at more than the message's parsing costs.
+        self._deadline_s = inf
         self._waiting_for = "first_byte_s"
         self._busy = 0
         self._cut_off = False
+
+    def expire(self, now_s: float) -> None:
+        """End the connection if what it waits for has not come in time."""
+        if now_s >= self._deadline_s:
+            self._deadline_s = inf
+            self._scope.cancel()
 
     def drain(self) -> None:
         """End the connection: now if it is idle, else after the exchange under way."""
@@ -227,7 +237,7 @@ class Connection:
                 return
             for frame in frames:
                 self._busy += 1
-                self._scope.deadline = inf
+                self._deadline_s = inf
                 try:
                     answered = await service.dispatcher.answer(frame, sessions, self.address)
                     if answered is not None:
@@ -275,7 +285,7 @@ class Connection:
         while (frames := await self._receive(reader)) is not None:
             for frame in frames:
                 # Not reading on is what holds a concentrator back.
-                self._scope.deadline = inf
+                self._deadline_s = inf
                 await slots.acquire()
                 self._busy += 1
                 service.exchanges.start_soon(
@@ -347,7 +357,7 @@ class Connection:
 
     def _wait_for(self, deadline: str, seconds: float) -> None:
         self._waiting_for = deadline
-        self._scope.deadline = trio.current_time() + seconds
+        self._deadline_s = trio.current_time() + seconds
 
     async def _receive(self, reader: FrameReader) -> list[Frame] | None:
         """The next whole frames, or none yet; None where the peer ended the stream."""

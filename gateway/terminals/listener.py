@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from collections import Counter
@@ -21,6 +22,7 @@ from gateway.wire.stream import TcpStream, listening_socket, tune
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _PAUSE_S = 0.25
 _ACCEPTS_PER_TURN = 32
+_WATCH_S = 0.1  # by so much a deadline of a connection may be late
 
 
 class ConnectionCount:
@@ -77,17 +79,29 @@ class Listener:
             address=self.address,
             security=self.settings.security,
         )
-        task_status.started()
         try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_deadlines)
+                task_status.started()
+                await self._accept_all(listening, service)
+                # Connections go on after `drain`, under their deadlines, until all is cancelled.
+        finally:
+            self._close()
+
+    async def _accept_all(self, listening: socket.socket, service: Service) -> None:
+        with contextlib.suppress(trio.ClosedResourceError):  # closed by `drain`
             while not service.draining:
                 await trio.lowlevel.wait_readable(listening)
                 if not self._accept(listening, service):
                     service.emit(Event.ACCEPT_PAUSED, listener=self.settings.name, seconds=_PAUSE_S)
                     await trio.sleep(_PAUSE_S)
-        except trio.ClosedResourceError:
-            pass  # Closed by `drain`.
-        finally:
-            self._close()
+
+    async def _watch_deadlines(self) -> None:
+        while True:
+            await trio.sleep(_WATCH_S)
+            now_s = trio.current_time()
+            for connection in list(self._connections):
+                connection.expire(now_s)
 
     def drain(self) -> None:
         """Stop accepting; end idle connections now and busy ones after their exchange."""
