@@ -194,7 +194,7 @@ SELECT transaction_id, upstream, upstream_stan, reason, created_ms, attempts, ne
 COUNT_BY_STATE: Final = """
 SELECT 'intended', count(*) FROM open_intents UNION ALL
 SELECT state, count(*) FROM outcomes
-    WHERE state IN ('timed_out', 'reversal_owed', 'given_up') GROUP BY state
+    WHERE state = 'timed_out' OR state = 'reversal_owed' OR state = 'given_up' GROUP BY state
 """
 SELECT_DEVICES: Final = "SELECT * FROM devices ORDER BY device_id"
 

@@ -17,7 +17,10 @@ from gateway.store.store import Transaction
 
 # Rows to one statement. Statements are prepared for these sizes only, so that SQLite keeps all of
 # them; what is short of one is filled up with rows that no trigger heeds.
-_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+_SIZES: Final = (
+    *(1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 72, 80, 88, 96),
+    *(104, 112, 120, 128, 144, 160, 176, 192, 224, 256, 320, 384, 448, 512),
+)
 _ROWS_MAX: Final = _SIZES[-1]
 _ROW_SQL: Final = "(" + ",".join("?" * rows.COLUMNS) + ")"
 _PADDING: Final = (None,) * rows.COLUMNS
