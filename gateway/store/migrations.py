@@ -11,7 +11,7 @@ from gateway.errors import OperatorError
 # lets the interpreter lock go once and wins it back once. With BEGIN, a statement for each kind of
 # operation and COMMIT, a busy loop holds up every batch five times as often.
 #
-# A row of the view is the number of the operation, the row it is about, and six values whose
+# A row of the view is the number of the operation, the row it is about, and seven values whose
 # meaning is the operation's; `rows.py` writes them.
 _FIRST = """
 CREATE TABLE transactions (
@@ -21,9 +21,19 @@ CREATE TABLE transactions (
     upstream TEXT NOT NULL,
     upstream_stan INTEGER NOT NULL,
     facts TEXT NOT NULL, -- JSON array of what never changes; view "ledger" names its parts
-    image BLOB NOT NULL -- sealed, so that its bytes may stay in free pages when it is wiped
+    image BLOB NOT NULL, -- sealed, so that its bytes may stay in free pages when it is wiped
+    terminal_day INTEGER NOT NULL -- the UTC day it was made on, and the terminal's hash
 ) STRICT;
 CREATE UNIQUE INDEX transactions_by_repeat_key ON transactions (repeat_key);
+-- The day comes first, so that what is written goes to few pages of the index.
+CREATE INDEX transactions_by_terminal_day ON transactions (terminal_day);
+
+-- Voids, completions, adjustments and refunds, by what they follow.
+CREATE TABLE follow_ups (
+    original_id INTEGER NOT NULL,
+    transaction_id INTEGER NOT NULL,
+    PRIMARY KEY (original_id, transaction_id)
+) STRICT, WITHOUT ROWID;
 
 -- Holds the intents without an outcome, and only those: recovery reads it from end to end.
 CREATE TABLE open_intents (transaction_id INTEGER PRIMARY KEY) STRICT;
@@ -36,11 +46,15 @@ CREATE TABLE outcomes (
     approval_code TEXT NOT NULL,
     answer BLOB NOT NULL, -- sealed
     answered_ms INTEGER NOT NULL,
-    delivered_ms INTEGER NOT NULL
+    delivered_ms INTEGER NOT NULL,
+    rrn TEXT NOT NULL
 ) STRICT;
--- Not "state IN (…)": SQLite would build a table of the three for each row that is written.
+-- Not "state IN (…)": SQLite would build a table of them for each row that is written. A query has
+-- to name these states as they are named here.
 CREATE INDEX outcomes_still_open ON outcomes (state)
-    WHERE state = 'timed_out' OR state = 'reversal_owed' OR state = 'given_up';
+    WHERE state = 'timed_out' OR state = 'reversal_owed' OR state = 'advice_owed'
+        OR state = 'given_up' OR state = 'answered';
+CREATE INDEX outcomes_by_rrn ON outcomes (rrn) WHERE rrn <> '';
 
 CREATE TABLE reversals (
     transaction_id INTEGER PRIMARY KEY,
@@ -50,8 +64,48 @@ CREATE TABLE reversals (
     created_ms INTEGER NOT NULL,
     attempts INTEGER NOT NULL,
     next_attempt_ms INTEGER NOT NULL,
-    given_up INTEGER NOT NULL
+    given_up INTEGER NOT NULL,
+    advice INTEGER NOT NULL,
+    amount_minor INTEGER NOT NULL
 ) STRICT;
+
+-- What is left of transactions after a partial reversal; kept when the reversal is done.
+CREATE TABLE partly_reversed (
+    transaction_id INTEGER PRIMARY KEY,
+    amount_minor INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE tombstones (
+    key_prefix TEXT PRIMARY KEY,
+    created_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tombstones_by_time ON tombstones (created_ms);
+
+CREATE TABLE batches (
+    terminal_id TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    opened_ms INTEGER NOT NULL,
+    closed_ms INTEGER NOT NULL,
+    debits INTEGER NOT NULL,
+    debits_minor INTEGER NOT NULL,
+    credits INTEGER NOT NULL,
+    credits_minor INTEGER NOT NULL,
+    balanced INTEGER NOT NULL,
+    reported TEXT NOT NULL,
+    PRIMARY KEY (terminal_id, number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX batches_by_close ON batches (closed_ms);
+
+CREATE TABLE uploads (
+    upload_id INTEGER PRIMARY KEY,
+    terminal_id TEXT NOT NULL,
+    batch INTEGER NOT NULL,
+    stan TEXT NOT NULL,
+    received_ms INTEGER NOT NULL,
+    record BLOB NOT NULL, -- sealed
+    UNIQUE (terminal_id, batch, stan)
+) STRICT;
+CREATE INDEX uploads_by_time ON uploads (received_ms);
 
 CREATE TABLE stan_blocks (
     upstream TEXT NOT NULL,
@@ -84,10 +138,12 @@ SELECT transaction_id,
     facts ->> 2 AS merchant_id,
     facts ->> 4 AS kind,
     facts ->> 6 AS stan,
-    facts ->> 7 AS rrn,
+    coalesce(nullif(rrn, ''), facts ->> 7) AS rrn,
     facts ->> 8 AS amount_minor,
     facts ->> 9 AS currency,
     facts ->> 10 AS card_masked,
+    facts ->> 13 AS original_id,
+    facts ->> 14 AS batch,
     upstream,
     upstream_stan,
     coalesce(state, 'intended') AS state,
@@ -97,25 +153,28 @@ SELECT transaction_id,
 FROM transactions LEFT JOIN outcomes USING (transaction_id);
 
 CREATE VIEW operations AS SELECT
-    0 AS operation, 0 AS id, 0 AS a, 0 AS b, 0 AS c, 0 AS d, 0 AS e, 0 AS f WHERE 0;
+    0 AS operation, 0 AS id, 0 AS a, 0 AS b, 0 AS c, 0 AS d, 0 AS e, 0 AS f, 0 AS g
+    WHERE 0;
 CREATE VIEW other_operations AS SELECT
-    0 AS operation, 0 AS id, 0 AS a, 0 AS b, 0 AS c, 0 AS d, 0 AS e, 0 AS f WHERE 0;
+    0 AS operation, 0 AS id, 0 AS a, 0 AS b, 0 AS c, 0 AS d, 0 AS e, 0 AS f, 0 AS g
+    WHERE 0;
 
 -- changes() is the number of rows that the statement before it changed.
 CREATE TRIGGER intend INSTEAD OF INSERT ON operations WHEN new.operation = 0 BEGIN
-    INSERT INTO transactions VALUES (new.id, new.a, new.b, new.c, new.d, new.e, new.f)
+    INSERT INTO transactions VALUES (new.id, new.a, new.b, new.c, new.d, new.e, new.f, new.g)
         ON CONFLICT (repeat_key) DO NOTHING;
     INSERT INTO open_intents SELECT new.id WHERE changes() = 1;
 END;
 
 CREATE TRIGGER settle INSTEAD OF INSERT ON operations WHEN new.operation = 1 BEGIN
-    INSERT INTO outcomes VALUES (new.id, new.a, new.b, new.c, new.d, new.e, 0)
+    INSERT INTO outcomes VALUES (new.id, new.a, new.b, new.c, new.d, new.e, 0, new.g)
         ON CONFLICT (transaction_id) DO UPDATE SET
             state = excluded.state,
             response_code = excluded.response_code,
             approval_code = excluded.approval_code,
             answer = excluded.answer,
-            answered_ms = excluded.answered_ms;
+            answered_ms = excluded.answered_ms,
+            rrn = iif(excluded.rrn = '', rrn, excluded.rrn);
     UPDATE transactions SET image = x'' WHERE new.f AND transaction_id = new.id;
     DELETE FROM open_intents WHERE transaction_id = new.id;
     SELECT RAISE(ABORT, 'no such transaction') WHERE changes() = 0
@@ -131,7 +190,7 @@ END;
 -- Each trigger costs each operation a little: those seldom used stand behind one.
 CREATE TRIGGER other INSTEAD OF INSERT ON operations WHEN new.operation > 2 BEGIN
     INSERT INTO other_operations
-        VALUES (new.operation, new.id, new.a, new.b, new.c, new.d, new.e, new.f);
+        VALUES (new.operation, new.id, new.a, new.b, new.c, new.d, new.e, new.f, new.g);
 END;
 
 CREATE TRIGGER reroute INSTEAD OF INSERT ON other_operations WHEN new.operation = 3 BEGIN
@@ -139,19 +198,27 @@ CREATE TRIGGER reroute INSTEAD OF INSERT ON other_operations WHEN new.operation 
     SELECT RAISE(ABORT, 'no such transaction') WHERE changes() = 0;
 END;
 
+-- a: JSON array of upstream, reason, created_ms, advice and amount_minor.
 CREATE TRIGGER owe_reversal INSTEAD OF INSERT ON other_operations WHEN new.operation = 4 BEGIN
     INSERT INTO outcomes
-        VALUES (new.id, new.f, new.d, '', iif(new.d = '', x'', new.e), 0, 0)
+        VALUES (new.id, new.b, new.c, '', iif(new.c = '', x'', new.d), 0, 0, '')
         ON CONFLICT (transaction_id) DO UPDATE SET
-            state = new.f,
-            response_code = iif(new.d = '', response_code, new.d),
-            answer = iif(new.d = '', answer, new.e);
+            state = new.b,
+            response_code = iif(new.c = '', response_code, new.c),
+            answer = iif(new.c = '', answer, new.d);
     -- One that is owed already goes on as it is; one that was given up starts anew.
-    INSERT INTO reversals VALUES (new.id, new.a, 0, new.b, new.c, 0, 0, 0)
+    INSERT INTO reversals VALUES (
+            new.id, new.a ->> 0, 0, new.a ->> 1, new.a ->> 2, 0, 0, 0, new.a ->> 3, new.a ->> 4
+        )
         ON CONFLICT (transaction_id) DO UPDATE SET
             attempts = iif(given_up, 0, attempts),
             next_attempt_ms = iif(given_up, 0, next_attempt_ms),
+            advice = iif(given_up, excluded.advice, advice),
+            amount_minor = iif(given_up, excluded.amount_minor, amount_minor),
             given_up = 0;
+    DELETE FROM partly_reversed WHERE transaction_id = new.id;
+    INSERT INTO partly_reversed SELECT transaction_id, amount_minor
+        FROM reversals WHERE transaction_id = new.id AND amount_minor >= 0;
     DELETE FROM open_intents WHERE transaction_id = new.id;
     SELECT RAISE(ABORT, 'no such transaction') WHERE changes() = 0
         AND NOT EXISTS (SELECT 1 FROM transactions WHERE transaction_id = new.id);
@@ -190,6 +257,40 @@ END;
 
 CREATE TRIGGER touch_device INSTEAD OF INSERT ON other_operations WHEN new.operation = 10 BEGIN
     UPDATE devices SET last_seen_ms = new.a WHERE device_id = new.id;
+END;
+
+-- a: JSON array of [transaction_id, delivered_ms] pairs.
+CREATE TRIGGER mark_many_delivered INSTEAD OF INSERT ON other_operations
+WHEN new.operation = 11 BEGIN
+    UPDATE outcomes
+        SET delivered_ms = marks.value ->> 1, state = iif(state = 'answered', 'delivered', state)
+        FROM json_each(new.a) AS marks WHERE transaction_id = marks.value ->> 0;
+END;
+
+-- Follows the row of its intent, which may have been a repeat: then there is nothing to follow.
+CREATE TRIGGER follow_up INSTEAD OF INSERT ON other_operations WHEN new.operation = 12 BEGIN
+    INSERT INTO follow_ups SELECT new.a, new.id WHERE EXISTS (
+        SELECT 1 FROM transactions WHERE transaction_id = new.id AND repeat_key = new.b
+    );
+END;
+
+CREATE TRIGGER put_tombstone INSTEAD OF INSERT ON other_operations WHEN new.operation = 13 BEGIN
+    INSERT OR REPLACE INTO tombstones VALUES (new.a, new.b);
+END;
+
+CREATE TRIGGER put_batch INSTEAD OF INSERT ON other_operations WHEN new.operation = 14 BEGIN
+    INSERT OR REPLACE INTO batches VALUES (
+        new.a ->> 0, new.a ->> 1, new.a ->> 2, new.a ->> 3, new.a ->> 4, new.a ->> 5, new.a ->> 6,
+        new.a ->> 7, new.a ->> 8, new.a ->> 9
+    );
+END;
+
+-- A record that is sent again takes the place of the first.
+CREATE TRIGGER put_upload INSTEAD OF INSERT ON other_operations WHEN new.operation = 15 BEGIN
+    INSERT INTO uploads (terminal_id, batch, stan, received_ms, record)
+        VALUES (new.a, new.id, new.b, new.c, new.d)
+        ON CONFLICT (terminal_id, batch, stan) DO UPDATE SET
+            received_ms = excluded.received_ms, record = excluded.record;
 END;
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Any, Final
@@ -9,27 +10,34 @@ from typing import Any, Final
 import orjson
 
 from gateway.store.store import (
+    Batch,
+    BatchTotals,
     Device,
     DeviceState,
     EndReversal,
     MarkDelivered,
+    MarkManyDelivered,
     NoteAttempt,
     Operation,
     OwedReversal,
     OweReversal,
+    PutBatch,
     PutDevice,
+    PutTombstone,
+    PutUpload,
     Reroute,
     ReserveStans,
     Settle,
     StanBlock,
     State,
+    Tombstone,
     TouchDevice,
     Transaction,
 )
 from gateway.wire.message import Kind
 
 Row = tuple[Any, ...]
-COLUMNS: Final = 8  # of the view `operations`, which migrations.py defines with what each does
+COLUMNS: Final = 9  # of the view `operations`, which migrations.py defines with what each does
 
 # How many rows of tables each operation changes where nothing is in its way. A batch that changed
 # fewer had a repeat in it (or an outcome that was there already): only then is a closer look due.
@@ -49,6 +57,8 @@ _facts_of = attrgetter(
     "card_masked",
     "card_token",
     "config_version",
+    "original_id",
+    "batch",
 )
 _device_facts_of = attrgetter(
     "terminal_id",
@@ -64,6 +74,24 @@ _device_facts_of = attrgetter(
     "enrolled_ms",
     "last_seen_ms",
 )
+_batch_facts_of = attrgetter(
+    "terminal_id",
+    "number",
+    "opened_ms",
+    "closed_ms",
+    "debits",
+    "debits_minor",
+    "credits",
+    "credits_minor",
+    "balanced",
+    "reported",
+)
+_DAY_MS: Final = 86_400_000
+
+
+def terminal_day(terminal_id: str, wall_ms: int) -> int:
+    """What finds a terminal's transactions of a UTC day (and now and then another terminal's)."""
+    return wall_ms // _DAY_MS << 32 | zlib.crc32(terminal_id.encode())
 
 
 def intent(transaction: Transaction) -> tuple[Row, int]:
@@ -80,8 +108,15 @@ def intent(transaction: Transaction) -> tuple[Row, int]:
         transaction.upstream_stan,
         orjson.dumps(_facts_of(transaction)).decode(),
         transaction.image,
+        terminal_day(transaction.terminal_id, transaction.created_ms),
     )
     return row, _INTEND_CHANGES
+
+
+def follow_up(transaction: Transaction) -> tuple[Row, int]:
+    """The row of `operations` that comes after the intent of what follows another transaction."""
+    row = _padded(12, transaction.transaction_id, transaction.original_id, transaction.repeat_key)
+    return row, 1
 
 
 def operation(change: Operation) -> tuple[Row, int]:
@@ -100,12 +135,17 @@ def _settle(change: Settle) -> tuple[Row, int]:
         change.answer,
         change.answered_ms,
         wipe,
+        change.rrn,
     )
     return row, 3 if wipe else 2
 
 
 def _mark_delivered(change: MarkDelivered) -> tuple[Row, int]:
-    return (2, change.transaction_id, change.delivered_ms, None, None, None, None, None), 1
+    return _padded(2, change.transaction_id, change.delivered_ms), 1
+
+
+def _mark_many_delivered(change: MarkManyDelivered) -> tuple[Row, int]:
+    return _padded(11, 0, orjson.dumps(change.marks).decode()), len(change.marks)
 
 
 def _reroute(change: Reroute) -> tuple[Row, int]:
@@ -113,17 +153,22 @@ def _reroute(change: Reroute) -> tuple[Row, int]:
 
 
 def _owe_reversal(change: OweReversal) -> tuple[Row, int]:
-    row = (
-        4,
-        change.transaction_id,
+    owed = (
         change.upstream,
         change.reason,
         change.created_ms,
+        change.advice,
+        change.amount_minor,
+    )
+    row = _padded(
+        4,
+        change.transaction_id,
+        orjson.dumps(owed).decode(),
+        change.state,
         change.response_code,
         change.answer,
-        change.state,
     )
-    return row, 3
+    return row, 3 if change.amount_minor < 0 else 4
 
 
 def _note_attempt(change: NoteAttempt) -> tuple[Row, int]:
@@ -152,6 +197,21 @@ def _touch_device(change: TouchDevice) -> tuple[Row, int]:
     return _padded(10, change.device_id, change.last_seen_ms), 1
 
 
+def _put_tombstone(change: PutTombstone) -> tuple[Row, int]:
+    return _padded(13, 0, change.tombstone.key_prefix, change.tombstone.created_ms), 1
+
+
+def _put_batch(change: PutBatch) -> tuple[Row, int]:
+    return _padded(14, 0, orjson.dumps(_batch_facts_of(change.batch)).decode()), 1
+
+
+def _put_upload(change: PutUpload) -> tuple[Row, int]:
+    row = _padded(
+        15, change.batch, change.terminal_id, change.stan, change.received_ms, change.record
+    )
+    return row, 1
+
+
 def _padded(*values: object) -> Row:
     return values + (None,) * (COLUMNS - len(values))
 
@@ -159,6 +219,7 @@ def _padded(*values: object) -> Row:
 _WRITERS: Final[dict[type, Callable[[Any], tuple[Row, int]]]] = {
     Settle: _settle,
     MarkDelivered: _mark_delivered,
+    MarkManyDelivered: _mark_many_delivered,
     Reroute: _reroute,
     OweReversal: _owe_reversal,
     NoteAttempt: _note_attempt,
@@ -166,41 +227,16 @@ _WRITERS: Final[dict[type, Callable[[Any], tuple[Row, int]]]] = {
     ReserveStans: _reserve_stans,
     PutDevice: _put_device,
     TouchDevice: _touch_device,
+    PutTombstone: _put_tombstone,
+    PutBatch: _put_batch,
+    PutUpload: _put_upload,
 }
 
 # --- and back -------------------------------------------------------------------------------------
 
-# To be followed by WHERE, ORDER BY and LIMIT.
-SELECT_TRANSACTIONS: Final = """
-SELECT t.transaction_id, t.repeat_key, t.created_ms, t.upstream, t.upstream_stan, t.facts, t.image,
-    o.state, o.response_code, o.approval_code, o.answer, o.answered_ms, o.delivered_ms
-FROM transactions AS t LEFT JOIN outcomes AS o USING (transaction_id)
-"""
-_AMONG_OPEN_INTENTS: Final = """
-WHERE t.transaction_id IN
-    (SELECT transaction_id FROM open_intents ORDER BY transaction_id LIMIT ?)
-ORDER BY t.transaction_id
-"""
-UNSETTLED: Final = SELECT_TRANSACTIONS + _AMONG_OPEN_INTENTS
-# The plus keeps SQLite from walking all transactions backwards for the sake of the order.
-BY_KEY_RANGE: Final = (
-    SELECT_TRANSACTIONS
-    + "WHERE t.repeat_key >= ? AND t.repeat_key < ? ORDER BY +t.transaction_id DESC LIMIT ?"
-)
-SELECT_REVERSALS: Final = """
-SELECT transaction_id, upstream, upstream_stan, reason, created_ms, attempts, next_attempt_ms,
-    given_up FROM reversals
-"""
-COUNT_BY_STATE: Final = """
-SELECT 'intended', count(*) FROM open_intents UNION ALL
-SELECT state, count(*) FROM outcomes
-    WHERE state = 'timed_out' OR state = 'reversal_owed' OR state = 'given_up' GROUP BY state
-"""
-SELECT_DEVICES: Final = "SELECT * FROM devices ORDER BY device_id"
-
 
 def transaction(row: Row) -> Transaction:
-    """The transaction of a row of `SELECT_TRANSACTIONS`."""
+    """The transaction of a row of `queries.SELECT_TRANSACTIONS`."""
     facts = orjson.loads(row[5])
     known = Transaction(
         transaction_id=row[0],
@@ -222,16 +258,20 @@ def transaction(row: Row) -> Transaction:
         upstream_stan=row[4],
         config_version=facts[12],
         image=row[6],
+        original_id=facts[13],
+        batch=facts[14],
     )
     if row[7] is not None:
         known.state = State(row[7])
         known.response_code, known.approval_code = row[8], row[9]
         known.answer, known.answered_ms, known.delivered_ms = row[10], row[11], row[12]
+        if row[13]:
+            known.rrn = row[13]
     return known
 
 
 def reversal(row: Row) -> OwedReversal:
-    """The reversal of a row of `SELECT_REVERSALS`."""
+    """The reversal of a row of `queries.SELECT_REVERSALS`."""
     return OwedReversal(
         transaction_id=row[0],
         upstream=row[1],
@@ -241,11 +281,13 @@ def reversal(row: Row) -> OwedReversal:
         attempts=row[5],
         next_attempt_ms=row[6],
         given_up=bool(row[7]),
+        advice=bool(row[8]),
+        amount_minor=row[9],
     )
 
 
 def device(row: Row) -> Device:
-    """The device of a row of `SELECT_DEVICES`."""
+    """The device of a row of `queries.SELECT_DEVICES`."""
     return Device(
         device_id=row[0],
         terminal_id=row[1],
@@ -266,3 +308,29 @@ def device(row: Row) -> Device:
 def stan_blocks(rows: Iterable[Row]) -> list[StanBlock]:
     """The blocks of rows of (upstream, first, reserved_ms)."""
     return [StanBlock(*row) for row in rows]
+
+
+def batch(row: Row) -> Batch:
+    """The batch of a row of `batches`."""
+    return Batch(
+        terminal_id=row[0],
+        number=row[1],
+        opened_ms=row[2],
+        closed_ms=row[3],
+        debits=row[4],
+        debits_minor=row[5],
+        credits=row[6],
+        credits_minor=row[7],
+        balanced=bool(row[8]),
+        reported=row[9],
+    )
+
+
+def batch_totals(row: Row) -> BatchTotals:
+    """The totals of the row of `queries.BATCH_TOTALS`."""
+    return BatchTotals(*row)
+
+
+def tombstones(rows: Iterable[Row]) -> list[Tombstone]:
+    """The tombstones of rows of (key_prefix, created_ms)."""
+    return [Tombstone(*row) for row in rows]

@@ -14,14 +14,18 @@ import apsw
 import trio
 
 from gateway.errors import OperatorError, StoreError, StoreOverloaded
-from gateway.store import migrations, rows
+from gateway.store import migrations, queries, rows
 from gateway.store.store import (
+    Batch,
+    BatchTotals,
+    Criteria,
     Device,
     Operation,
     OwedReversal,
     StanBlock,
     State,
     StoreHealth,
+    Tombstone,
     Transaction,
 )
 from gateway.store.writer import Outcome, Ticket, Writer
@@ -30,6 +34,7 @@ from gateway.telemetry.events import Emit, Event
 _CHECKPOINT_PAGES = 4_000  # of 4 KiB: how far the write-ahead log grows
 _CACHE_KIB = 32_768
 _COMMITS_REMEMBERED = 256
+_DAY_MS = 86_400_000
 _BUSY_MS = 2_000  # somebody with a shell on the file; no second node gets past the lock
 _LAST_CHARACTER = "\U0010ffff"  # sorts behind every text that goes on after a prefix
 
@@ -134,7 +139,11 @@ class SqliteStore:
     async def intend(self, transaction: Transaction) -> Transaction | None:
         """Make an intent durable; see `Store.intend`."""
         row, changes_max = _written(rows.intent, transaction)
-        ticket = Ticket(row, rows=1, changes_max=changes_max, intent=transaction)
+        count = 1
+        if transaction.original_id:
+            following, changes = _written(rows.follow_up, transaction)
+            row, changes_max, count = row + following, changes_max + changes, 2
+        ticket = Ticket(row, rows=count, changes_max=changes_max, intent=transaction)
         await self._wait_for(ticket)
         return ticket.found
 
@@ -219,30 +228,75 @@ class SqliteStore:
 
     async def transaction(self, transaction_id: int) -> Transaction | None:
         found = await self._read(
-            rows.SELECT_TRANSACTIONS + "WHERE t.transaction_id = ?", transaction_id
+            queries.SELECT_TRANSACTIONS + "WHERE t.transaction_id = ?", transaction_id
         )
         return rows.transaction(found[0]) if found else None
 
     async def find_repeat(self, repeat_key: str) -> Transaction | None:
-        found = await self._read(rows.SELECT_TRANSACTIONS + "WHERE t.repeat_key = ?", repeat_key)
+        found = await self._read(queries.SELECT_TRANSACTIONS + "WHERE t.repeat_key = ?", repeat_key)
         return rows.transaction(found[0]) if found else None
 
     async def find_by_key_prefix(self, prefix: str, limit: int) -> list[Transaction]:
-        found = await self._read(rows.BY_KEY_RANGE, prefix, prefix + _LAST_CHARACTER, limit)
+        found = await self._read(queries.BY_KEY_RANGE, prefix, prefix + _LAST_CHARACTER, limit)
         return [rows.transaction(row) for row in found]
 
+    async def find_by_rrn(self, rrn: str, limit: int) -> list[Transaction]:
+        return [rows.transaction(row) for row in await self._read(queries.BY_RRN, rrn, limit)]
+
+    async def follow_ups(self, original_id: int) -> list[Transaction]:
+        return [rows.transaction(row) for row in await self._read(queries.FOLLOW_UPS, original_id)]
+
+    async def select(self, criteria: Criteria, limit: int) -> list[Transaction]:
+        raise NotImplementedError
+
+    async def undelivered(self, *, since_ms: int, until_ms: int, limit: int) -> list[Transaction]:
+        found = await self._read(queries.UNDELIVERED, since_ms, until_ms, limit)
+        return [rows.transaction(row) for row in found]
+
+    async def tombstones(self, since_ms: int) -> list[Tombstone]:
+        return rows.tombstones(
+            await self._read(
+                "SELECT key_prefix, created_ms FROM tombstones WHERE created_ms >= ?"
+                " ORDER BY created_ms, key_prefix",
+                since_ms,
+            )
+        )
+
+    async def open_batches(self) -> list[Batch]:
+        return [rows.batch(row) for row in await self._read(queries.OPEN_BATCHES)]
+
+    async def batches(self, terminal_id: str, limit: int) -> list[Batch]:
+        return [rows.batch(row) for row in await self._read(queries.BATCHES_OF, terminal_id, limit)]
+
+    async def batch_totals(self, terminal_id: str, number: int) -> BatchTotals:
+        ((opened_ms, closed_ms),) = await self._read(queries.BATCH_TIMES, terminal_id, number)
+        found = await self._read(
+            queries.BATCH_TOTALS,
+            rows.terminal_day(terminal_id, opened_ms - _DAY_MS),
+            rows.terminal_day(terminal_id, closed_ms + _DAY_MS),
+            terminal_id,
+            number,
+        )
+        return rows.batch_totals(found[0])
+
+    async def uploads(self, terminal_id: str, batch: int) -> int:
+        found = await self._read(
+            "SELECT count(*) FROM uploads WHERE terminal_id = ? AND batch = ?", terminal_id, batch
+        )
+        return int(found[0][0])
+
     async def unsettled(self, limit: int) -> list[Transaction]:
-        return [rows.transaction(row) for row in await self._read(rows.UNSETTLED, limit)]
+        return [rows.transaction(row) for row in await self._read(queries.UNSETTLED, limit)]
 
     async def owed_reversals(self) -> list[OwedReversal]:
         found = await self._read(
-            rows.SELECT_REVERSALS + "WHERE NOT given_up ORDER BY created_ms, transaction_id"
+            queries.SELECT_REVERSALS + "WHERE NOT given_up ORDER BY created_ms, transaction_id"
         )
         return [rows.reversal(row) for row in found]
 
     async def given_up_reversals(self, limit: int) -> list[OwedReversal]:
         found = await self._read(
-            rows.SELECT_REVERSALS + "WHERE given_up ORDER BY created_ms, transaction_id LIMIT ?",
+            queries.SELECT_REVERSALS + "WHERE given_up ORDER BY created_ms, transaction_id LIMIT ?",
             limit,
         )
         return [rows.reversal(row) for row in found]
@@ -257,14 +311,14 @@ class SqliteStore:
         )
 
     async def devices(self) -> list[Device]:
-        return [rows.device(row) for row in await self._read(rows.SELECT_DEVICES)]
+        return [rows.device(row) for row in await self._read(queries.SELECT_DEVICES)]
 
     async def last_transaction_id(self) -> int:
         found = await self._read("SELECT max(transaction_id) FROM transactions")
         return found[0][0] or 0
 
     async def count_by_state(self) -> dict[State, int]:
-        found = await self._read(rows.COUNT_BY_STATE)
+        found = await self._read(queries.COUNT_BY_STATE)
         return {State(state): count for state, count in found if count}
 
     async def _read(self, sql: str, *values: object) -> list[rows.Row]:

@@ -14,12 +14,15 @@ class State(StrEnum):
     """Where a transaction stands; the legal moves are the table in transactions/states.py."""
 
     INTENDED = "intended"
+    SENT = "sent"  # known to this process only: on disk it is an intent until its outcome
     NOTHING_SENT = "nothing_sent"
     ANSWERED = "answered"
     DELIVERED = "delivered"
-    TIMED_OUT = "timed_out"
+    TIMED_OUT = "timed_out"  # in doubt, until what is owed for it is on disk
     REVERSAL_OWED = "reversal_owed"
     REVERSED = "reversed"
+    ADVICE_OWED = "advice_owed"
+    ADVISED = "advised"
     GIVEN_UP = "given_up"
     CLOSED = "closed"
 
@@ -61,6 +64,8 @@ class Transaction:
     upstream_stan: int
     config_version: str
     image: bytes  # sealed: what a reversal or an advice needs of the request; b"" once wiped
+    original_id: int = 0  # of a void, completion, adjustment or refund: what it follows
+    batch: int = 0  # the terminal's batch it belongs to, counted by the gateway
     state: State = State.INTENDED
     response_code: str = ""
     approval_code: str = ""
@@ -71,7 +76,10 @@ class Transaction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwedReversal:
-    """A reversal that an upstream has not acknowledged yet; a row of `reversals`."""
+    """A reversal that an upstream has not acknowledged yet; a row of `reversals`.
+
+    `advice`: not a reversal but the advice itself is owed, under its own upstream STAN.
+    """
 
     transaction_id: int
     upstream: str
@@ -81,6 +89,42 @@ class OwedReversal:
     attempts: int = 0
     next_attempt_ms: int = 0
     given_up: bool = False
+    advice: bool = False
+    amount_minor: int = -1  # what is left after a partial reversal (DE95); -1: it is a full one
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """A reversal whose original was never seen: should that come later, it is refused."""
+
+    key_prefix: str  # of the original's repeat key
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """A terminal's batch; the one without an end is open."""
+
+    terminal_id: str
+    number: int  # counted by the gateway from 1
+    opened_ms: int
+    closed_ms: int = 0
+    debits: int = 0  # approved and not reversed at the close
+    debits_minor: int = 0
+    credits: int = 0
+    credits_minor: int = 0
+    balanced: bool = True
+    reported: str = ""  # the terminal's own totals, as it sent them
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTotals:
+    """What a terminal's approved and not reversed transactions of a batch come to."""
+
+    debits: int
+    debits_minor: int
+    credits: int
+    credits_minor: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +179,7 @@ class Settle:
     answer: bytes
     answered_ms: int
     wipe_image: bool
+    rrn: str = ""  # as answered; voids and refunds find their original by it
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +191,13 @@ class MarkDelivered:
 
     transaction_id: int
     delivered_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarkManyDelivered:
+    """As MarkDelivered, for many: pairs of transaction_id and delivered_ms."""
+
+    marks: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +214,8 @@ class OweReversal:
     response_code: str = ""  # what the terminal is told; "" leaves what is there
     answer: bytes = b""
     state: State = State.REVERSAL_OWED
+    advice: bool = False
+    amount_minor: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +230,39 @@ class NoteAttempt:
 
 @dataclass(frozen=True, slots=True)
 class EndReversal:
-    """The reversal needs no more sending: acknowledged (REVERSED) or handed on (GIVEN_UP).
+    """The reversal needs no more sending: acknowledged (REVERSED, ADVISED), settled by an operator
+    (CLOSED), or handed on to one (GIVEN_UP).
 
     Acknowledged, it is owed no more, and the sealed request is wiped. An operator still needs both.
     """
 
     transaction_id: int
     state: State
+
+
+@dataclass(frozen=True, slots=True)
+class PutTombstone:
+    """A reversal came whose original is not known."""
+
+    tombstone: Tombstone
+
+
+@dataclass(frozen=True, slots=True)
+class PutBatch:
+    """A batch is opened, or closed with its totals."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class PutUpload:
+    """One record of a batch upload (0320), sealed, as the terminal sent it."""
+
+    terminal_id: str
+    batch: int
+    stan: str
+    received_ms: int
+    record: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +293,13 @@ Operation = (
     Reroute
     | Settle
     | MarkDelivered
+    | MarkManyDelivered
     | OweReversal
     | NoteAttempt
     | EndReversal
+    | PutTombstone
+    | PutBatch
+    | PutUpload
     | ReserveStans
     | PutDevice
     | TouchDevice
@@ -234,6 +318,22 @@ class StoreHealth:
     commits: int = 0
     operations: int = 0
     commit_s: list[float] = field(default_factory=list)  # durations of the latest commits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Criteria:
+    """What to look for; what is empty is not asked for."""
+
+    terminal_id: str = ""
+    rrn: str = ""
+    stan: str = ""
+    from_ms: int = 0
+    until_ms: int = 0
+    amount_minor: int = -1
+    last_four: str = ""
+    state: State | None = None
+    upstream: str = ""
+    before_id: int = 0  # for the next page: only those with a smaller id
 
 
 class Store(Protocol):
@@ -274,6 +374,40 @@ class Store(Protocol):
 
     async def find_by_key_prefix(self, prefix: str, limit: int) -> list[Transaction]:
         """Transactions whose repeat key starts so, the newest first."""
+        ...
+
+    async def find_by_rrn(self, rrn: str, limit: int) -> list[Transaction]:
+        """Transactions answered with this retrieval reference number, the newest first."""
+        ...
+
+    async def follow_ups(self, original_id: int) -> list[Transaction]:
+        """The voids, completions, adjustments and refunds of a transaction, the oldest first."""
+        ...
+
+    async def select(self, criteria: Criteria, limit: int) -> list[Transaction]:
+        """Transactions that fit, the newest first."""
+        ...
+
+    async def undelivered(self, *, since_ms: int, until_ms: int, limit: int) -> list[Transaction]:
+        """Approvals answered in that time of which no hand-over is known, the oldest first."""
+        ...
+
+    async def tombstones(self, since_ms: int) -> list[Tombstone]: ...
+
+    async def open_batches(self) -> list[Batch]:
+        """The open batch of each terminal that has one."""
+        ...
+
+    async def batches(self, terminal_id: str, limit: int) -> list[Batch]:
+        """A terminal's batches, the newest first."""
+        ...
+
+    async def batch_totals(self, terminal_id: str, number: int) -> BatchTotals:
+        """What the store holds for a batch, reversals and voids taken off."""
+        ...
+
+    async def uploads(self, terminal_id: str, batch: int) -> int:
+        """How many records were uploaded for a batch."""
         ...
 
     async def unsettled(self, limit: int) -> list[Transaction]:

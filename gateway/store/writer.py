@@ -12,7 +12,7 @@ import apsw
 import trio
 
 from gateway.errors import StoreError
-from gateway.store import rows
+from gateway.store import queries, rows
 from gateway.store.store import Transaction
 
 # Rows to one statement. Statements are prepared for these sizes only, so that SQLite keeps all of
@@ -221,7 +221,7 @@ class Writer:
             if intent is None:
                 continue
             row = self._connection.execute(
-                rows.SELECT_TRANSACTIONS + "WHERE t.repeat_key = ?", (intent.repeat_key,)
+                queries.SELECT_TRANSACTIONS + "WHERE t.repeat_key = ?", (intent.repeat_key,)
             ).fetchone()
             if row is not None and row[0] != intent.transaction_id:
                 ticket.found = rows.transaction(row)

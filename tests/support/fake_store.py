@@ -9,25 +9,47 @@ import trio
 
 from gateway.errors import StoreError, StoreOverloaded
 from gateway.store.store import (
+    Batch,
+    BatchTotals,
+    Criteria,
     Device,
     EndReversal,
     MarkDelivered,
+    MarkManyDelivered,
     NoteAttempt,
     Operation,
     OwedReversal,
     OweReversal,
+    PutBatch,
     PutDevice,
+    PutTombstone,
+    PutUpload,
     Reroute,
     ReserveStans,
     Settle,
     StanBlock,
     State,
     StoreHealth,
+    Tombstone,
     TouchDevice,
     Transaction,
 )
+from gateway.wire.message import Kind
 
-FINAL_STATES = frozenset((State.DELIVERED, State.REVERSED, State.CLOSED, State.NOTHING_SENT))
+OPEN_STATES = frozenset(
+    (
+        State.INTENDED,
+        State.TIMED_OUT,
+        State.REVERSAL_OWED,
+        State.ADVICE_OWED,
+        State.GIVEN_UP,
+    )
+)
+APPROVING = frozenset(("00", "08", "10", "11", "16"))
+_TOLD_APPROVED = frozenset((State.ANSWERED, State.DELIVERED, State.ADVICE_OWED, State.ADVISED))
+_ADVICES = frozenset((Kind.OFFLINE, Kind.ADJUSTMENT))
+_VOIDS = frozenset((Kind.VOID, Kind.COMPLETION_VOID))
+_DEBITS = _ADVICES | {Kind.PURCHASE, Kind.CASH, Kind.CASHBACK, Kind.COMPLETION}
 
 
 @dataclass
@@ -46,6 +68,10 @@ class FakeStore:
     reversals: dict[int, OwedReversal] = field(default_factory=dict)
     devices_by_id: dict[int, Device] = field(default_factory=dict)
     blocks: dict[tuple[str, int], StanBlock] = field(default_factory=dict)
+    tombs: dict[str, Tombstone] = field(default_factory=dict)
+    batches_by_key: dict[tuple[str, int], Batch] = field(default_factory=dict)
+    uploaded: dict[tuple[str, int, str], PutUpload] = field(default_factory=dict)
+    partly_reversed: dict[int, int] = field(default_factory=dict)
     commits: list[tuple[Operation, ...]] = field(default_factory=list)
     intents: list[Transaction] = field(default_factory=list)
     posted: list[Operation] = field(default_factory=list)
@@ -84,6 +110,60 @@ class FakeStore:
         found = [t for t in self.transactions.values() if t.repeat_key.startswith(prefix)]
         return sorted(found, key=lambda t: -t.transaction_id)[:limit]
 
+    async def find_by_rrn(self, rrn: str, limit: int) -> list[Transaction]:
+        await self._read()
+        found = [t for t in self.transactions.values() if t.rrn == rrn and t.answered_ms]
+        return sorted(found, key=lambda t: -t.transaction_id)[:limit]
+
+    async def follow_ups(self, original_id: int) -> list[Transaction]:
+        await self._read()
+        return [t for t in self._in_order() if t.original_id == original_id]
+
+    async def select(self, criteria: Criteria, limit: int) -> list[Transaction]:
+        await self._read()
+        found = [t for t in self._in_order() if _fits(t, criteria)]
+        return found[::-1][:limit]
+
+    async def undelivered(self, *, since_ms: int, until_ms: int, limit: int) -> list[Transaction]:
+        await self._read()
+        return [
+            t
+            for t in self._in_order()
+            if t.state is State.ANSWERED
+            and not t.delivered_ms
+            and t.response_code in APPROVING
+            and since_ms <= t.answered_ms < until_ms
+        ][:limit]
+
+    async def tombstones(self, since_ms: int) -> list[Tombstone]:
+        await self._read()
+        found = [t for t in self.tombs.values() if t.created_ms >= since_ms]
+        return sorted(found, key=lambda t: (t.created_ms, t.key_prefix))
+
+    async def open_batches(self) -> list[Batch]:
+        await self._read()
+        return [b for _, b in sorted(self.batches_by_key.items()) if not b.closed_ms]
+
+    async def batches(self, terminal_id: str, limit: int) -> list[Batch]:
+        await self._read()
+        found = [b for b in self.batches_by_key.values() if b.terminal_id == terminal_id]
+        return sorted(found, key=lambda b: -b.number)[:limit]
+
+    async def batch_totals(self, terminal_id: str, number: int) -> BatchTotals:
+        await self._read()
+        counted = [
+            (t.kind, self.partly_reversed.get(t.transaction_id, t.amount_minor))
+            for t in self._in_order()
+            if t.terminal_id == terminal_id and t.batch == number and self._counts(t)
+        ]
+        debits = [amount for kind, amount in counted if kind in _DEBITS]
+        refunds = [amount for kind, amount in counted if kind is Kind.REFUND]
+        return BatchTotals(len(debits), sum(debits), len(refunds), sum(refunds))
+
+    async def uploads(self, terminal_id: str, batch: int) -> int:
+        await self._read()
+        return sum(key[:2] == (terminal_id, batch) for key in self.uploaded)
+
     async def unsettled(self, limit: int) -> list[Transaction]:
         await self._read()
         return [t for t in self._in_order() if t.state is State.INTENDED][:limit]
@@ -112,7 +192,7 @@ class FakeStore:
         await self._read()
         counts: dict[State, int] = {}
         for transaction in self.transactions.values():
-            if transaction.state not in FINAL_STATES:
+            if transaction.state in OPEN_STATES:
                 counts[transaction.state] = counts.get(transaction.state, 0) + 1
         return counts
 
@@ -149,6 +229,23 @@ class FakeStore:
                 raise StoreError("the store was told to fail after some commits")
             self.fail_after -= 1
 
+    def _counts(self, transaction: Transaction) -> bool:
+        told = transaction.state in _TOLD_APPROVED or (
+            transaction.kind in _ADVICES and transaction.state in (State.GIVEN_UP, State.CLOSED)
+        )
+        left = self.partly_reversed.get(transaction.transaction_id, 0)
+        return (
+            transaction.response_code in APPROVING
+            and (told or left > 0)
+            and not any(
+                void.original_id == transaction.transaction_id
+                and void.kind in _VOIDS
+                and void.response_code in APPROVING
+                and void.state in (State.ANSWERED, State.DELIVERED)
+                for void in self.transactions.values()
+            )
+        )
+
     def _apply_posted(self) -> None:
         posted, self.posted = self.posted, []
         for operation in posted:
@@ -177,7 +274,9 @@ class FakeStore:
                     upstream_stan=operation.upstream_stan,
                 )
             case Settle():
-                wiped = {"image": b""} if operation.wipe_image else {}
+                kept: dict[str, object] = {"image": b""} if operation.wipe_image else {}
+                if operation.rrn:
+                    kept["rrn"] = operation.rrn
                 self._change(
                     operation.transaction_id,
                     state=operation.state,
@@ -185,17 +284,13 @@ class FakeStore:
                     approval_code=operation.approval_code,
                     answer=operation.answer,
                     answered_ms=operation.answered_ms,
-                    **wiped,
+                    **kept,
                 )
             case MarkDelivered():
-                known = self.transactions.get(operation.transaction_id)
-                if known is not None:
-                    delivered = known.state is State.ANSWERED
-                    self._change(
-                        operation.transaction_id,
-                        delivered_ms=operation.delivered_ms,
-                        state=State.DELIVERED if delivered else known.state,
-                    )
+                self._mark(operation.transaction_id, operation.delivered_ms)
+            case MarkManyDelivered():
+                for transaction_id, delivered_ms in operation.marks:
+                    self._mark(transaction_id, delivered_ms)
             case PutDevice():
                 self.devices_by_id[operation.device.device_id] = operation.device
             case TouchDevice():
@@ -207,20 +302,51 @@ class FakeStore:
             case ReserveStans():
                 block = StanBlock(operation.upstream, operation.first, operation.reserved_ms)
                 self.blocks[operation.upstream, operation.first] = block
+            case PutTombstone():
+                self.tombs[operation.tombstone.key_prefix] = operation.tombstone
+            case PutBatch():
+                batch = operation.batch
+                self.batches_by_key[batch.terminal_id, batch.number] = batch
+            case PutUpload():
+                key = operation.terminal_id, operation.batch, operation.stan
+                self.uploaded[key] = operation
             case OweReversal() | NoteAttempt() | EndReversal():
                 self._apply_to_reversal(operation)
+
+    def _mark(self, transaction_id: int, delivered_ms: int) -> None:
+        known = self.transactions.get(transaction_id)
+        if known is not None and known.state is not State.INTENDED:
+            state = State.DELIVERED if known.state is State.ANSWERED else known.state
+            self._change(transaction_id, delivered_ms=delivered_ms, state=state)
 
     def _apply_to_reversal(self, operation: OweReversal | NoteAttempt | EndReversal) -> None:
         transaction_id = operation.transaction_id
         match operation:
             case OweReversal():
-                self.reversals[transaction_id] = OwedReversal(
-                    transaction_id=transaction_id,
-                    upstream=operation.upstream,
-                    upstream_stan=0,
-                    reason=operation.reason,
-                    created_ms=operation.created_ms,
-                )
+                known = self.reversals.get(transaction_id)
+                if known is None:
+                    known = OwedReversal(
+                        transaction_id=transaction_id,
+                        upstream=operation.upstream,
+                        upstream_stan=0,
+                        reason=operation.reason,
+                        created_ms=operation.created_ms,
+                        advice=operation.advice,
+                        amount_minor=operation.amount_minor,
+                    )
+                elif known.given_up:
+                    known = replace(
+                        known,
+                        given_up=False,
+                        attempts=0,
+                        next_attempt_ms=0,
+                        advice=operation.advice,
+                        amount_minor=operation.amount_minor,
+                    )
+                self.reversals[transaction_id] = known
+                self.partly_reversed.pop(transaction_id, None)
+                if known.amount_minor >= 0:
+                    self.partly_reversed[transaction_id] = known.amount_minor
                 told = (
                     {"response_code": operation.response_code, "answer": operation.answer}
                     if operation.response_code
@@ -239,5 +365,23 @@ class FakeStore:
                     owed = self.reversals[transaction_id]
                     self.reversals[transaction_id] = replace(owed, given_up=True)
                 else:
-                    del self.reversals[transaction_id]
+                    self.reversals.pop(transaction_id, None)
+                    self._change(transaction_id, image=b"")
                 self._change(transaction_id, state=operation.state)
+
+
+def _fits(transaction: Transaction, criteria: Criteria) -> bool:
+    """Whether a transaction is one of those looked for."""
+    c, t = criteria, transaction
+    return (
+        (not c.terminal_id or t.terminal_id == c.terminal_id)
+        and (not c.rrn or t.rrn == c.rrn)
+        and (not c.stan or t.stan == c.stan)
+        and t.created_ms >= c.from_ms
+        and (not c.until_ms or t.created_ms < c.until_ms)
+        and (c.amount_minor < 0 or t.amount_minor == c.amount_minor)
+        and t.card_masked.endswith(c.last_four)
+        and (c.state is None or t.state is c.state)
+        and (not c.upstream or t.upstream == c.upstream)
+        and (not c.before_id or t.transaction_id < c.before_id)
+    )

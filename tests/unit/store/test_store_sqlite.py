@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from gateway.errors import StoreError
-from gateway.store import rows
+from gateway.store import queries
 from gateway.store.sqlite import SqliteStore
 from gateway.store.store import (
     DeviceState,
@@ -345,10 +345,10 @@ async def test_a_closed_store_takes_nothing(tmp_path: Path) -> None:
 
 
 QUERIES = {
-    rows.SELECT_TRANSACTIONS + "WHERE t.transaction_id = ?": (1,),
-    rows.SELECT_TRANSACTIONS + "WHERE t.repeat_key = ?": ("k",),
-    rows.BY_KEY_RANGE: ("k", "l", 5),
-    rows.UNSETTLED: (5,),
+    queries.SELECT_TRANSACTIONS + "WHERE t.transaction_id = ?": (1,),
+    queries.SELECT_TRANSACTIONS + "WHERE t.repeat_key = ?": ("k",),
+    queries.BY_KEY_RANGE: ("k", "l", 5),
+    queries.UNSETTLED: (5,),
 }
 
 
@@ -360,7 +360,7 @@ async def test_no_look_up_reads_all_transactions(store: SqliteStore, query: str)
 
 
 async def test_states_are_counted_by_an_index(store: SqliteStore) -> None:
-    plan = await store._read("EXPLAIN QUERY PLAN " + rows.COUNT_BY_STATE)
+    plan = await store._read("EXPLAIN QUERY PLAN " + queries.COUNT_BY_STATE)
     steps = " ".join(str(row[3]) for row in plan)
     assert "USING COVERING INDEX outcomes_still_open" in steps
 

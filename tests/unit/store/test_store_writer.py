@@ -13,6 +13,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from gateway.errors import StoreError, StoreOverloaded
+from gateway.store import rows
 from gateway.store.sqlite import SqliteStore
 from gateway.store.store import MarkDelivered, Operation, PutDevice, Settle, State, Transaction
 from gateway.store.writer import _SIZES
@@ -84,7 +85,7 @@ async def test_what_waits_is_one_statement(tmp_path: Path) -> None:
         while "waits" in callers.results.values():
             await trio.lowlevel.checkpoint()
         assert set(callers.results.values()) == {None}
-        assert disk.sizes == [8, 8 * 8]
+        assert disk.sizes == [rows.COLUMNS, 8 * rows.COLUMNS]
         assert store.health().queue_depth == 0
         found = await store.transaction(1)
         assert found is not None
@@ -99,7 +100,7 @@ async def test_a_batch_has_a_bound(tmp_path: Path) -> None:
                 store.post(PutDevice(a_device(number)))
         await store.commit(PutDevice(a_device(11)))
         assert len(await store.devices()) == 12
-    assert max(disk.sizes) == 4 * 8
+    assert max(disk.sizes) == 4 * rows.COLUMNS
 
 
 async def test_of_two_intents_with_one_key_in_a_batch_the_first_wins(tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""What the SQLite store is asked: its queries, each with the index that answers it in mind."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# To be followed by WHERE, ORDER BY and LIMIT.
+SELECT_TRANSACTIONS: Final = """
+SELECT t.transaction_id, t.repeat_key, t.created_ms, t.upstream, t.upstream_stan, t.facts, t.image,
+    o.state, o.response_code, o.approval_code, o.answer, o.answered_ms, o.delivered_ms, o.rrn
+FROM transactions AS t LEFT JOIN outcomes AS o USING (transaction_id)
+"""
+_AMONG_OPEN_INTENTS: Final = """
+WHERE t.transaction_id IN
+    (SELECT transaction_id FROM open_intents ORDER BY transaction_id LIMIT ?)
+ORDER BY t.transaction_id
+"""
+UNSETTLED: Final = SELECT_TRANSACTIONS + _AMONG_OPEN_INTENTS
+# The plus keeps SQLite from walking all transactions backwards for the sake of the order.
+BY_KEY_RANGE: Final = (
+    SELECT_TRANSACTIONS
+    + "WHERE t.repeat_key >= ? AND t.repeat_key < ? ORDER BY +t.transaction_id DESC LIMIT ?"
+)
+BY_RRN: Final = (
+    SELECT_TRANSACTIONS + "WHERE o.rrn = ? AND o.rrn <> '' ORDER BY o.transaction_id DESC LIMIT ?"
+)
+_AMONG_FOLLOW_UPS: Final = """
+WHERE t.transaction_id IN (SELECT transaction_id FROM follow_ups WHERE original_id = ?)
+ORDER BY t.transaction_id
+"""
+FOLLOW_UPS: Final = SELECT_TRANSACTIONS + _AMONG_FOLLOW_UPS
+# Codes that approve, in ISO 8583 and UnionPay alike.
+_APPROVING: Final = "('00', '08', '10', '11', '16')"
+_NOT_DELIVERED: Final = f"""
+WHERE o.state = 'answered' AND o.delivered_ms = 0 AND o.response_code IN {_APPROVING}
+    AND o.answered_ms >= ? AND o.answered_ms < ?
+ORDER BY o.transaction_id LIMIT ?
+"""
+UNDELIVERED: Final = SELECT_TRANSACTIONS + _NOT_DELIVERED
+SELECT_REVERSALS: Final = """
+SELECT transaction_id, upstream, upstream_stan, reason, created_ms, attempts, next_attempt_ms,
+    given_up, advice, amount_minor FROM reversals
+"""
+COUNT_BY_STATE: Final = """
+SELECT 'intended', count(*) FROM open_intents UNION ALL
+SELECT state, count(*) FROM outcomes
+    WHERE state = 'timed_out' OR state = 'reversal_owed' OR state = 'advice_owed'
+        OR state = 'given_up' GROUP BY state
+"""
+SELECT_DEVICES: Final = "SELECT * FROM devices ORDER BY device_id"
+OPEN_BATCHES: Final = "SELECT * FROM batches WHERE closed_ms = 0 ORDER BY terminal_id, number"
+BATCHES_OF: Final = "SELECT * FROM batches WHERE terminal_id = ? ORDER BY number DESC LIMIT ?"
+# When a batch was opened and closed; where it is open or not known, the latest and the first time.
+BATCH_TIMES: Final = """
+WITH
+first (ms) AS (SELECT created_ms FROM transactions ORDER BY transaction_id LIMIT 1),
+latest (ms) AS (SELECT created_ms FROM transactions ORDER BY transaction_id DESC LIMIT 1),
+known AS (SELECT * FROM batches WHERE terminal_id = ?1 AND number = ?2)
+SELECT coalesce((SELECT opened_ms FROM known), (SELECT ms FROM first), 0),
+    coalesce((SELECT nullif(closed_ms, 0) FROM known), (SELECT ms FROM latest), 0)
+"""
+# Parameters: terminal_day of the first and the last day, terminal, batch. The days between are
+# found one after the other: other terminals' rows lie between them. What a void undoes is not
+# counted, nor is the void. An advice that was answered in the acquirer's place counts as what the
+# terminal was told, whatever became of its delivery.
+BATCH_TOTALS: Final = f"""
+WITH RECURSIVE
+days (terminal_day) AS (
+    SELECT ?1 UNION ALL
+    SELECT terminal_day + (1 << 32) FROM days WHERE terminal_day < ?2
+),
+counted (refund, amount_minor) AS (
+    SELECT t.facts ->> 4 = 'refund', coalesce(p.amount_minor, t.facts ->> 8)
+    FROM days CROSS JOIN transactions AS t USING (terminal_day)
+    JOIN outcomes AS o USING (transaction_id)
+    LEFT JOIN partly_reversed AS p USING (transaction_id)
+    WHERE t.facts ->> 1 = ?3 AND t.facts ->> 14 = ?4
+        AND t.facts ->> 4 IN
+            ('purchase', 'cash', 'cashback', 'completion', 'refund', 'offline', 'adjustment')
+        AND o.response_code IN {_APPROVING}
+        AND (
+            o.state IN ('answered', 'delivered', 'advice_owed', 'advised')
+            OR o.state IN ('given_up', 'closed') AND t.facts ->> 4 IN ('offline', 'adjustment')
+            OR p.amount_minor > 0
+        )
+        AND NOT EXISTS (
+            SELECT 1 FROM follow_ups AS f
+            JOIN transactions AS void ON void.transaction_id = f.transaction_id
+            JOIN outcomes AS voided ON voided.transaction_id = f.transaction_id
+            WHERE f.original_id = t.transaction_id
+                AND void.facts ->> 4 IN ('void', 'completion_void')
+                AND voided.response_code IN {_APPROVING}
+                AND voided.state IN ('answered', 'delivered')
+        )
+)
+SELECT count(*) FILTER (WHERE NOT refund),
+    coalesce(sum(amount_minor) FILTER (WHERE NOT refund), 0),
+    count(*) FILTER (WHERE refund),
+    coalesce(sum(amount_minor) FILTER (WHERE refund), 0)
+FROM counted
+"""  # noqa: S608 (constants only)
