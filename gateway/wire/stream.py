@@ -64,6 +64,9 @@ class TcpStream(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         sock = self._sock
+        if sock.fileno() < 0:
+            # trio would wait for the descriptor -1, and fail for everybody who does that later.
+            raise trio.ClosedResourceError("this connection was closed here")
         try:
             while True:
                 # Waited for first: who has just been answered has seldom asked again already, and
