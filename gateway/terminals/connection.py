@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ssl
 import sys
 import traceback
 from math import inf
@@ -78,6 +80,7 @@ class Connection:
         "_busy",
         "_cut_off",
         "_deadline_s",
+        "_ending",
         "_scope",
         "_service",
         "_stream",
@@ -100,12 +103,13 @@ class Connection:
         self._waiting_for = "first_byte_s"
         self._busy = 0
         self._cut_off = False
+        self._ending = False
 
     def expire(self, now_s: float) -> None:
         """End the connection if what it waits for has not come in time."""
         if now_s >= self._deadline_s:
             self._deadline_s = inf
-            self._scope.cancel()
+            self._cancel()
 
     def drain(self) -> None:
         """End the connection: now if it is idle, else after the exchange under way."""
@@ -123,6 +127,10 @@ class Connection:
     def _end(self) -> None:
         """End it without a line in the log: this is no deadline that passed."""
         self._waiting_for = ""
+        self._cancel()
+
+    def _cancel(self) -> None:
+        self._ending = True
         self._scope.cancel()
 
     async def run(self) -> None:
@@ -206,7 +214,8 @@ class Connection:
         try:
             await stream.do_handshake()
         except trio.BrokenResourceError as error:
-            await send_alert(stream)
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await send_alert(stream)  # It may be gone by now.
             raise Refused(handshake_reason(error)) from None
         der = stream.getpeercert(binary_form=True)
         # A resumed session skips OpenSSL's checks: they are made again here, every time.
@@ -236,6 +245,10 @@ class Connection:
             if frames is None:
                 return
             for frame in frames:
+                if self._ending or frame is not frames[0]:
+                    # An end that was called for while this was on its way comes first: what is
+                    # taken is finished. And who sends many at once takes turns with all others.
+                    await trio.lowlevel.checkpoint()
                 self._busy += 1
                 self._deadline_s = inf
                 try:
@@ -257,13 +270,13 @@ class Connection:
         # Never fuller than the requests under way: each sends at most one answer.
         answers, to_write = trio.open_memory_channel[tuple[bytes, Reply]](limit)
         slots = trio.Semaphore(limit)
-        error: PeerError | trio.BrokenResourceError | None = None
+        error: Exception | None = None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write_many, to_write, slots)
                 try:
                     await self._read_many(sessions, answers, slots)
-                except (PeerError, trio.BrokenResourceError) as caught:
+                except (PeerError, trio.BrokenResourceError, trio.ClosedResourceError) as caught:
                     error = caught
                 nursery.cancel_scope.cancel()
         finally:
@@ -286,6 +299,9 @@ class Connection:
             for frame in frames:
                 # Not reading on is what holds a concentrator back.
                 self._deadline_s = inf
+                if service.draining:
+                    # What was taken is finished, and then `_end_if_drained` ends it all.
+                    await trio.sleep_forever()
                 await slots.acquire()
                 self._busy += 1
                 service.exchanges.start_soon(
@@ -346,7 +362,7 @@ class Connection:
             slots.release()
             if sending.cancelled_caught:
                 self._waiting_for = "send_s"
-                self._scope.cancel()
+                self._cancel()
             self._end_if_drained()
 
     def _end_if_drained(self) -> None:
@@ -361,14 +377,20 @@ class Connection:
 
     async def _receive(self, reader: FrameReader) -> list[Frame] | None:
         """The next whole frames, or none yet; None where the peer ended the stream."""
-        data = bytes(await self._stream.receive_some())
+        try:
+            data = bytes(await self._stream.receive_some())
+        except trio.BrokenResourceError as error:
+            if _is_broken_tls(error):
+                raise FrameError(f"no TLS: {handshake_reason(error)}") from None
+            data = b""  # It left without saying so.
         if not data:
             if reader.mid_frame:
                 raise FrameError("the stream ended within a frame")
             return None
         was_mid_frame = reader.mid_frame
         frames = reader.feed(data)
-        if reader.mid_frame and not (frames or was_mid_frame):
+        # Where frames came the time starts once they are answered; within a frame it runs on.
+        if not frames and not (was_mid_frame and reader.mid_frame):
             self._wait_for_next(reader)
         return frames
 
@@ -397,6 +419,14 @@ def _stop_if_lost(reader: FrameReader) -> None:
     """After a bad length nothing more can be cut; what came whole before it was served."""
     if reader.error is not None:
         raise FrameError(str(reader.error))
+
+
+def _is_broken_tls(error: trio.BrokenResourceError) -> bool:
+    """Whether it broke since what came is no TLS, rather than since the peer left."""
+    cause = error.__cause__
+    return isinstance(cause, ssl.SSLError) and not isinstance(
+        cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+    )
 
 
 def _place(error: BaseException) -> str:

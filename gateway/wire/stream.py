@@ -9,6 +9,8 @@ import struct
 import trio
 
 _RECEIVE_BYTES = 65_536
+# The kernel doubles it. By itself it would hold megabytes for each peer that does not read.
+_SEND_BYTES = 131_072
 _TCP_ESTABLISHED = 1
 
 
@@ -128,6 +130,8 @@ def listening_socket(address: str, *, backlog: int, reuse_port: bool) -> socket.
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections inherit it.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:

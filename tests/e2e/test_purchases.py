@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from gateway.wire.message import Message
-from tests.support.node import PAN, RunningNode, purchase, running_node
+from tests.support.canaries import PAN
+from tests.support.node import RunningNode, purchase, running_node
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
@@ -103,7 +104,7 @@ def test_what_the_gateway_refuses_it_answers(node: RunningNode) -> None:
         assert answer.response_code == code
         assert PAN not in answer.fields.values()
     # MTI and STAN can be read, the rest cannot: a field's length is no number.
-    body = b"0200" + b"6020000000000000" + b"16" + PAN.encode() + b"000000" + b"000042" + b"garbage"
+    body = f"02006020000000000000{len(PAN)}{PAN}000000000042garbage".encode()
     peer.sock.sendall(len(body).to_bytes(2, "big") + body)
     answer = peer.receive()
     assert (answer.mti, answer.stan, answer.response_code) == ("0210", "000042", "30")

@@ -20,6 +20,7 @@ from gateway.wire.dialect import shipped_dialects
 from gateway.wire.framing import Frame, FrameReader, FramingSpec, encode_frame
 from gateway.wire.message import Message
 from loadtest.addresses import free_ports
+from tests.support import canaries
 
 ROOT = Path(__file__).resolve().parents[2]
 CODEC = Codec(shipped_dialects()["iso87_ascii"])
@@ -28,14 +29,11 @@ TPDU_SPEC = FramingSpec(tpdu=True)
 READY_S = 30.0
 LINKS = 2
 
-# Cards nobody has: major industry 9 is for national use, and no country is numbered 999.
-PAN = "9999991234567893"
-
 _CONFIGURATION = """
 [node]
 name = "under-test"
 admin_socket = "gateway.sock"
-drain_s = 5.0
+drain_s = {drain_s}
 watch_s = 0.2
 connections_max = 500
 
@@ -71,7 +69,7 @@ name = "plain"
 listen = "127.0.0.1:{plain}"
 security = "plain"
 dialect = "iso87_ascii"
-deadlines = {{ handshake_s = 1.0, first_byte_s = 1.0, frame_s = 1.0, idle_s = 20.0, send_s = 1.0 }}
+deadlines = {deadlines}
 {plain_limits}
 
 [[listeners]]
@@ -79,7 +77,7 @@ name = "shops"
 listen = "127.0.0.1:{tls}"
 security = "mutual-tls"
 dialect = "iso87_ascii"
-deadlines = {{ handshake_s = 1.0, first_byte_s = 1.0, frame_s = 1.0, idle_s = 20.0, send_s = 1.0 }}
+deadlines = {deadlines}
 
 [listeners.tls]
 certificate = "certs/server.crt"
@@ -94,6 +92,7 @@ security = "plain"
 carries = "concentrator"
 dialect = "iso87_ascii"
 framing = {{ tpdu = true }}
+deadlines = {deadlines}
 
 [[concentrators]]
 name = "mall"
@@ -110,6 +109,7 @@ answer_s = {answer_s}
 late_max_s = 30.0
 backoff = {{ first_s = 0.05, max_s = 0.5 }}
 reversal_backoff = {{ first_s = 0.2, max_s = 1.0 }}
+{upstream_more}
 
 [[groups]]
 name = "acquirers"
@@ -121,26 +121,27 @@ group = "acquirers"
 """
 
 
+_DEADLINES = (
+    "{{ handshake_s = 1.0, first_byte_s = 1.0, frame_s = 1.0, idle_s = {idle_s}, send_s = 1.0 }}"
+)
+
+
 def purchase(stan: int, terminal: str = "T0000001", **changes: str) -> Message:
-    """A purchase of the canary card, track and PIN block included; changes are `f4="..."`."""
+    """A purchase with all the canaries of a card; changes are `f4="..."`."""
     now = time.gmtime()
-    fields = {
-        2: PAN,
+    fields = canaries.CARD_FIELDS | {
         3: "000000",
         4: "000000001250",
         7: time.strftime("%m%d%H%M%S", now),
         11: f"{stan:06d}",
         12: time.strftime("%H%M%S", now),
         13: time.strftime("%m%d", now),
-        14: "4912",
         22: "051",
         25: "00",
-        35: f"{PAN}=49121010000000000000",
         37: f"{stan:012d}",
         41: terminal,
         42: "MERCHANT0000001",
         49: "978",
-        52: "C0FFEE0123456789",
     }
     fields |= {int(name[1:]): value for name, value in changes.items()}
     return Message("0200", fields)
@@ -190,10 +191,22 @@ class Peer:
 class RunningNode:
     """The processes of one node under test; `folder` is all the gateway writes to."""
 
-    def __init__(self, folder: Path, *, answer_s: float = 5.0, plain_limits: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        answer_s: float = 5.0,
+        drain_s: float = 5.0,
+        idle_s: float = 20.0,
+        plain_limits: str = "",
+        upstream_more: str = "",
+    ) -> None:
         self.folder = folder
         self.answer_s = answer_s
+        self.drain_s = drain_s
+        self.idle_s = idle_s
         self.plain_limits = plain_limits
+        self.upstream_more = upstream_more
         self.plain, self.tls, self.mall, self.acquirer_port, self.metrics = free_ports(5)
         self.config = folder / "gateway.toml"
         self.log = folder / "gateway.log"
@@ -201,6 +214,8 @@ class RunningNode:
         self.gateway: subprocess.Popen[bytes] | None = None
         self.acquirer: subprocess.Popen[bytes] | None = None
         self._peers: list[Peer] = []
+        self._events: list[dict[str, Any]] = []
+        self._read_bytes = 0
         self._earlier_events = 0
 
     # --- processes ------------------------------------------------------------------------------
@@ -222,7 +237,10 @@ class RunningNode:
                 acquirer=self.acquirer_port,
                 metrics=self.metrics,
                 answer_s=self.answer_s,
+                drain_s=self.drain_s,
+                deadlines=_DEADLINES.format(idle_s=self.idle_s),
                 plain_limits=self.plain_limits,
+                upstream_more=self.upstream_more,
             )
         )
 
@@ -257,19 +275,23 @@ class RunningNode:
 
     def switch(self, *switches: str) -> dict[str, Any]:
         """Change how the acquirer behaves; returns what it says of itself."""
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "loadtest", "switch", str(self.acquirer_folder / "sock")),
-                *(*switches, "--json"),
-            ],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        )
-        answer: dict[str, Any] = json.loads(done.stdout)
+        asked = dict(switch.split("=", 1) for switch in switches)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
+            control.settimeout(10)
+            control.connect(str(self.acquirer_folder / "sock"))
+            with control.makefile("rw") as lines:
+                lines.write(json.dumps(asked) + "\n")
+                lines.flush()
+                answer: dict[str, Any] = json.loads(lines.readline())
+        assert answer["ok"], answer
         return answer
+
+    def received(self) -> int:
+        """How many requests the acquirer has had."""
+        return int(self.switch()["counts"].get("received", 0))
+
+    def wait_until_received(self, count: int) -> None:
+        _wait_for(lambda: self.received() >= count, f"{count} requests to reach the acquirer")
 
     def start(self) -> None:
         self._earlier_events = len(self.events())
@@ -313,10 +335,14 @@ class RunningNode:
 
     def events(self) -> list[dict[str, Any]]:
         """All events of the log, each of its lines being one JSON object."""
-        if not self.log.exists():
-            return []
-        whole = self.log.read_bytes().rpartition(b"\n")[0]
-        return [json.loads(line) for line in whole.splitlines()]
+        if self.log.exists():
+            with self.log.open("rb") as log:
+                log.seek(self._read_bytes)
+                whole = log.read().rpartition(b"\n")[0]
+            if whole:
+                self._events += [json.loads(line) for line in whole.splitlines()]
+                self._read_bytes += len(whole) + 1
+        return self._events
 
     def events_of_this_run(self) -> list[dict[str, Any]]:
         return self.events()[self._earlier_events :]
@@ -383,11 +409,9 @@ class RunningNode:
 
 
 @contextmanager
-def running_node(
-    folder: Path, *, answer_s: float = 5.0, plain_limits: str = ""
-) -> Iterator[RunningNode]:
+def running_node(folder: Path, **settings: Any) -> Iterator[RunningNode]:
     """A node that is up with its links, and its acquirer; both are ended at the end."""
-    node = RunningNode(folder, answer_s=answer_s, plain_limits=plain_limits)
+    node = RunningNode(folder, **settings)
     try:
         node.prepare()
         node.start_acquirer()

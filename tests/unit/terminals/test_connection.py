@@ -1,0 +1,200 @@
+"""A connection's ends: what was taken is finished, whoever calls for the end, and whenever."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any, Literal, cast
+
+import pytest
+import trio
+import trio.testing
+
+from gateway.clock import SystemClock
+from gateway.settings.schema import Deadlines
+from gateway.settings.schema import Listener as ListenerSettings
+from gateway.telemetry.events import Event
+from gateway.terminals.connection import Connection, Service
+from gateway.terminals.dispatch import Dispatcher
+from gateway.terminals.identity import ConcentratorRule, TerminalSet
+from gateway.transactions.request import Reply
+from gateway.wire.framing import Frame, FramingSpec, encode_frame
+from gateway.wire.message import Message
+from gateway.wire.stream import TcpStream
+
+SPEC = FramingSpec()
+DEADLINES = Deadlines(first_byte_s=1.0, frame_s=5.0, idle_s=100.0)
+
+
+class Side:
+    """A service whose dispatcher answers every frame with itself, once `gate` is open."""
+
+    def __init__(
+        self, exchanges: trio.Nursery, carries: Literal["terminal", "concentrator"]
+    ) -> None:
+        self.taken: list[bytes] = []
+        self.finished: list[bytes] = []
+        self.unheard = 0
+        self.gate = trio.Event()
+        self.events: list[tuple[Event, dict[str, object]]] = []
+        self.exchanges = exchanges
+        self.service = Service(
+            ListenerSettings(
+                name="plain",
+                listen="127.0.0.1:1",
+                security="plain",
+                carries=carries,
+                dialect="iso87_ascii",
+                deadlines=DEADLINES,
+            ),
+            dispatcher=cast("Dispatcher", self),
+            tls=None,
+            deliver=self,
+            find_concentrator=lambda name, address: ConcentratorRule(
+                "mall", TerminalSet.parse(["T*"])
+            ),
+            exchanges=exchanges,
+            clock=SystemClock(),
+            emit=self.emit,
+        )
+
+    def emit(self, event: Event, /, **fields: object) -> None:
+        self.events.append((event, fields))
+
+    async def answer(self, frame: Frame, sessions: Any, address: str) -> tuple[bytes, Reply] | None:
+        self.taken.append(frame.body)
+        if not self.gate.is_set():  # Some answers are made without a wait for anything.
+            await self.gate.wait()
+        self.finished.append(frame.body)
+        return encode_frame(SPEC, frame.body), Reply(Message("0210", {}))
+
+    def delivered(self, reply: Reply) -> None:
+        pass
+
+    def undelivered(self, reply: Reply) -> None:
+        self.unheard += 1
+
+    def connect(self) -> tuple[Connection, socket.socket]:
+        """A connection that is served from now on, and the terminal's end of it."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            terminal = socket.create_connection(listening.getsockname())
+            terminal.setblocking(False)
+            accepted, _ = listening.accept()
+        connection = Connection(TcpStream(accepted), "127.0.0.1", self.service)
+        self.exchanges.start_soon(connection.run)
+        return connection, terminal
+
+
+def frames(count: int) -> bytes:
+    return b"".join(encode_frame(SPEC, b"0200-%d" % number) for number in range(count))
+
+
+async def blocked() -> None:
+    await trio.testing.wait_all_tasks_blocked(0.005)
+
+
+ENDS: dict[str, Callable[[Connection], None]] = {
+    "a stop": Connection.drain,
+    "a deadline": lambda connection: connection.expire(1e12),
+    "a revocation": Connection.cut_off,
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+async def test_what_is_taken_is_finished_even_if_it_arrives_just_when_the_end_is_called_for(
+    end: Callable[[Connection], None],
+) -> None:
+    async with trio.open_nursery() as nursery:
+        side = Side(nursery, "terminal")
+        pairs = [side.connect() for _ in range(40)]
+        await blocked()
+        for _, terminal in pairs:
+            terminal.send(frames(3))
+        # Woken by now, and in trio's random order either here first or there.
+        await trio.lowlevel.checkpoint()
+        for connection, _ in pairs:
+            end(connection)
+        await blocked()
+        side.gate.set()
+        await blocked()
+        nursery.cancel_scope.cancel()
+    for _, terminal in pairs:
+        terminal.close()
+    assert sorted(side.finished) == sorted(side.taken)
+    assert Event.HANDLER_FAILED not in [event for event, _ in side.events]
+
+
+async def test_who_sends_many_at_once_takes_turns_with_others() -> None:
+    async with trio.open_nursery() as nursery:
+        side = Side(nursery, "terminal")
+        side.gate.set()
+        many = frames(500)
+        # Trio runs those that are ready in this order or in the reverse: one is always before.
+        terminals = [side.connect()[1] for _ in range(3)]
+        await blocked()
+        for terminal, data in zip(
+            terminals, (many, encode_frame(SPEC, b"0800"), many), strict=True
+        ):
+            terminal.send(data)
+        await blocked()
+        nursery.cancel_scope.cancel()
+    for terminal in terminals:
+        terminal.close()
+    assert len(side.taken) == 1001
+    assert side.taken.index(b"0800") < 10
+
+
+async def test_a_keep_alive_starts_the_idle_time_however_it_arrives() -> None:
+    async with trio.open_nursery() as nursery:
+        side = Side(nursery, "terminal")
+        connection, terminal = side.connect()
+        await blocked()
+        now_s = trio.current_time()
+        terminal.send(b"\0")
+        await blocked()
+        assert 4 < connection._deadline_s - now_s < 6
+        terminal.send(b"\0")
+        await blocked()
+        assert 99 < connection._deadline_s - now_s < 101
+        terminal.send(b"\0\0\0")
+        await blocked()
+        assert 4 < connection._deadline_s - now_s < 6
+        nursery.cancel_scope.cancel()
+    terminal.close()
+
+
+async def test_a_concentrator_cut_off_with_requests_under_way_fails_nothing() -> None:
+    async with trio.open_nursery() as nursery:
+        side = Side(nursery, "concentrator")
+        connection, concentrator = side.connect()
+        concentrator.send(frames(3))
+        await blocked()
+        connection.cut_off()
+        await blocked()
+        side.gate.set()
+        await blocked()
+        nursery.cancel_scope.cancel()
+    concentrator.close()
+    assert sorted(side.finished) == sorted(side.taken)
+    assert (len(side.taken), side.unheard) == (3, 3)
+    assert side.events == []
+
+
+async def test_a_stop_takes_no_more_of_a_busy_concentrator_and_answers_what_it_has() -> None:
+    async with trio.open_nursery() as nursery:
+        side = Side(nursery, "concentrator")
+        connection, concentrator = side.connect()
+        concentrator.send(frames(3))
+        await blocked()
+        side.service.draining = True
+        connection.drain()
+        concentrator.send(frames(2))
+        await blocked()
+        side.gate.set()
+        await blocked()
+        assert sorted(concentrator.recv(1000)) == sorted(frames(3))
+        assert concentrator.recv(1000) == b""
+        nursery.cancel_scope.cancel()
+    concentrator.close()
+    assert len(side.taken) == 3
+    assert side.events == []
