@@ -9,7 +9,7 @@ import resource
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -27,6 +27,7 @@ from gateway.keys.security_module import SoftwareSecurityModule
 from gateway.node import Node
 from gateway.policy.decide import Policy
 from gateway.policy.permissions import Permissions
+from gateway.policy.response_codes import APPROVED
 from gateway.settings.loader import Configuration
 from gateway.settings.schema import Upstream as UpstreamSettings
 from gateway.status import StatusReport, register_gauges
@@ -43,7 +44,11 @@ from gateway.terminals.connection import Service
 from gateway.terminals.dispatch import Dispatcher
 from gateway.terminals.listener import ConnectionCount, Listener
 from gateway.terminals.registry import Registry
+from gateway.transactions.batches import Batches
+from gateway.transactions.delivery import Delivery, take_back_undelivered
 from gateway.transactions.flow import Flow
+from gateway.transactions.originals import Originals
+from gateway.transactions.records import Records
 from gateway.transactions.recovery import recover
 from gateway.transactions.reversals import Reversals
 from gateway.upstreams.pool import Pool, Upstream
@@ -155,31 +160,53 @@ async def _open(
             emit=emit,
             profiles=[profile.name for profile in settings.profiles],
         )
-        pool = await _pool(configuration, store, metrics, clock, emit)
-        # Marked before the first new request is taken; delivered beside the new ones.
-        await recover(store, clock=clock, emit=emit)
-        reversals = Reversals(
+        records = Records(
             store=store,
             security=security,
-            pool=pool,
+            clock=clock,
+            transaction_ids=itertools.count(await store.last_transaction_id() + 1),
+            config_version=configuration.version,
+        )
+        pool = await _pool(configuration, store, metrics, clock, emit)
+        reversals = Reversals(
+            records=records, pool=pool, clock=clock, emit=emit, random=random.random
+        )
+        for upstream in pool:
+            upstream.on_late = reversals.late_answer
+        originals = Originals(
+            store=store,
+            approving=partial(_approving, pool),
+            window_days=settings.repeats.original_days,
+            tombstones_max=settings.repeats.tombstones_max,
+        )
+        delivery = Delivery(
+            store=store,
             clock=clock,
             emit=emit,
-            random=random.random,
+            grace_s=settings.repeats.undelivered_grace_s,
+            take_back=partial(take_back_undelivered, store, reversals, clock),
         )
+        batches = Batches(store=store, security=security, clock=clock)
+        # Marked before the first new request is taken; delivered beside the new ones.
+        await recover(store, clock=clock, emit=emit)
         await reversals.restore()
+        await originals.restore(clock.wall_ms())
+        await batches.restore()
         flow = Flow(
             store=store,
-            security=security,
+            records=records,
             policy=Policy(
                 permissions=Permissions(settings.profiles), version=configuration.version
             ),
             router=Router(settings.routes, settings.groups),
             pool=pool,
             reversals=reversals,
+            originals=originals,
+            delivery=delivery,
+            batches=batches,
             clock=clock,
             emit=emit,
             measures=metrics,
-            transaction_ids=itertools.count(await store.last_transaction_id() + 1),
             under_way_max=settings.limits.under_way_max,
         )
         count = ConnectionCount(count_max=_connections_max(settings.node.connections_max))
@@ -192,7 +219,9 @@ async def _open(
             alarms=alarms,
             registry=registry,
             pool=pool,
+            records=records,
             reversals=reversals,
+            delivery=delivery,
             flow=flow,
             listeners=[Listener(listener, node=count) for listener in settings.listeners],
             tls=_server_tls(configuration),
@@ -205,6 +234,11 @@ async def _open(
     finally:
         with trio.CancelScope(shield=True):
             await store.aclose()
+
+
+def _approving(pool: Pool, upstream: str) -> Sequence[str]:
+    found = pool.get(upstream)
+    return found.settings.approving_codes if found is not None else [APPROVED]
 
 
 def _connections_max(wanted: int) -> int:
@@ -266,7 +300,6 @@ async def _pool(
             emit=emit,
             random=random.random,
             reserve_stans=reserve,
-            on_late=lambda transaction_id, answer: None,
             on_answered=lambda name, seconds: metrics.upstream_answer(
                 upstream=name, seconds=seconds
             ),
@@ -313,7 +346,9 @@ async def _serve(node: Node, fatal: _Fatal, ready: Callable[[Node], None]) -> No
                 partial(serve_metrics, node.metrics, settings.metrics.listen, emit=emit)
             )
         await background.start(node.pool.run)
+        await background.start(node.records.run)
         await background.start(node.reversals.run)
+        await background.start(node.delivery.run)
         background.start_soon(housekeeping.watch_certificates)
         background.start_soon(housekeeping.keep_last_seen)
         async with trio.open_nursery() as exchanges:

@@ -13,7 +13,9 @@ from gateway.telemetry.metrics import Metrics
 from gateway.terminals.concentrators import Concentrators
 from gateway.terminals.listener import Listener
 from gateway.terminals.registry import Registry
+from gateway.transactions.delivery import Delivery
 from gateway.transactions.flow import Flow
+from gateway.transactions.records import Records
 from gateway.transactions.reversals import Reversals
 from gateway.upstreams.pool import Pool
 from gateway.wire.tls import ServerTls
@@ -31,7 +33,9 @@ class Node:
     alarms: Alarms
     registry: Registry
     pool: Pool
+    records: Records
     reversals: Reversals
+    delivery: Delivery
     flow: Flow
     listeners: list[Listener]
     tls: dict[str, ServerTls]

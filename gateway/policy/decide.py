@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gateway.policy.permissions import Permissions
 from gateway.policy.response_codes import Reason
-from gateway.wire.message import STAN, Kind, Message
+from gateway.wire.message import ADVICE_KINDS, STAN, Kind, Message
 
 # Kinds whose DE4 may be zero or absent.
 _NO_AMOUNT_NEEDED = frozenset((Kind.BALANCE,))
@@ -44,6 +44,12 @@ class Policy:
             return Refused(Reason.FORMAT_ERROR, "DE11")
         if not message.amount_minor and kind not in _NO_AMOUNT_NEEDED:
             return Refused(Reason.INVALID_AMOUNT, "DE4")
-        if not self._permissions.allow(profile, kind):
+        # An advice reports what was done: refusing it would not undo it.
+        if kind not in ADVICE_KINDS and not self._permissions.allow(profile, kind):
             return Refused(Reason.KIND_NOT_PERMITTED, f"profiles.{profile}")
         return ALLOWED
+
+    def keeps_advices(self, profile: str) -> bool:
+        """Whether advices of these devices are answered 00 and sent later, if no upstream takes
+        them now."""
+        return self._permissions.keeps_advices(profile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Literal
 
@@ -71,6 +72,25 @@ _CODES: dict[Reason, tuple[str, str]] = {
 }
 
 APPROVED = "00"
+
+# Codes that are a plain no in ISO 8583:1987 (table A.2) and on UnionPay: no money was moved or
+# held. 09 and 68 say "not yet known", and a code that stands nowhere may mean anything.
+_DECLINES = frozenset(
+    f"{number:02d}"
+    for numbers in (
+        range(1, 8),
+        range(12, 16),
+        range(17, 46),
+        range(51, 68),
+        range(75, 100),
+    )
+    for number in numbers
+) | {"A0", "A1", "A7"}
+
+
+def may_be_approved(code: str, approving: Collection[str]) -> bool:
+    """Whether an acquirer's code approves, or says nothing that is known: then it may have."""
+    return code in approving or code not in _DECLINES
 
 
 def response_code(reason: Reason, code_set: CodeSet) -> str:

@@ -168,6 +168,7 @@ class Profile(Table):
 
     name: Name
     kinds: list[KindName] = Field(min_length=1)
+    keeps_advices: bool = False  # advices are answered 00 and sent later if no upstream is there
 
 
 class DeviceRange(Table):
@@ -222,7 +223,9 @@ class Upstream(Table):
     send_s: Seconds = 5.0
     pending_per_link_max: int = Field(default=1_000, ge=1, le=100_000)
     rrn: Literal["pass", "issue"] = "pass"
+    answer_s_by_kind: dict[KindName, Seconds] = Field(default_factory=dict)
     reversal_mti: Literal["0400", "0420"] = "0420"
+    reversal_reason: str = Field(default="68", pattern=r"^[0-9A-Z]{2}$")  # DE39: no answer in time
     reversals_under_way_max: int = Field(default=8, ge=1, le=1_000)
     reversal_attempts_max: int = Field(default=20, ge=1, le=10_000)
     approving_codes: list[str] = Field(default=["00", "08", "10", "11", "16"])
@@ -255,7 +258,9 @@ class Route(Table):
 
 class Repeats(Table):
     window_h: float = Field(default=24.0, gt=0, le=24 * 31)
-    remembered_max: int = Field(default=50_000, ge=1, le=10_000_000)  # in memory; the rest: store
+    original_days: int = Field(default=30, ge=1, le=400)  # how old a void's or refund's may be
+    undelivered_grace_s: Seconds = 60.0  # then an approval nobody got is reversed
+    tombstones_max: int = Field(default=100_000, ge=1, le=10_000_000)
 
 
 class Limits(Table):

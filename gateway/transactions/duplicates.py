@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import trio
+
 from gateway.clock import utc
-from gateway.store.store import Transaction
+from gateway.store.store import State, Transaction
+from gateway.transactions.request import Reply
 from gateway.wire.message import (
     EMV_DATA,
     LOCAL_DATE,
@@ -15,6 +18,11 @@ from gateway.wire.message import (
     TERMINAL_ID,
     Kind,
     Message,
+)
+
+# States in which an approval is no longer one: its repeat hears no.
+UNDONE = frozenset(
+    (State.TIMED_OUT, State.REVERSAL_OWED, State.REVERSED, State.GIVEN_UP, State.CLOSED)
 )
 
 _DAYS_AHEAD_MAX = 7  # a local date further ahead than this belongs to last year
@@ -103,3 +111,25 @@ def same_content(one: Transaction, other: Transaction) -> bool:
         and one.card_token == other.card_token
         and one.content == other.content
     )
+
+
+class Exchange:
+    """A transaction under way, and the repeats that wait for its outcome."""
+
+    __slots__ = ("_done", "draft", "reply")
+
+    def __init__(self, draft: Transaction) -> None:
+        self.draft = draft
+        self.reply: Reply | None = None
+        self._done: trio.Event | None = None  # made only where somebody waits
+
+    async def wait(self) -> Reply | None:
+        """The reply, once there is one; None where the exchange ended without."""
+        if self._done is None:
+            self._done = trio.Event()
+        await self._done.wait()
+        return self.reply
+
+    def end(self) -> None:
+        if self._done is not None:
+            self._done.set()

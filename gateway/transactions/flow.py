@@ -1,59 +1,44 @@
 """READ FIRST: one request from top to bottom.
 
 A terminal's request comes in identified. If it repeats one that was seen, it gets that one's
-answer. Otherwise the policy decides, a route names the upstreams that may take it, the intent is
-made durable, and only then does a byte leave. The answer is made durable before the terminal hears
-it. Whatever is in doubt is owed a reversal, on disk, before the terminal is told no.
+answer. Otherwise the policy decides, a route names the upstreams that may take it (a void, refund
+or completion goes where its original went), the intent is made durable, and only then does a byte
+leave. The answer is made durable before the terminal hears it. Whatever is in doubt is owed a
+reversal, or what its kind allows, on disk, before the terminal is told no.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Protocol
-
-import trio
 
 from gateway.clock import Clock
 from gateway.errors import InDoubt, KeyUnavailable, NotSent, StoreError
-from gateway.keys.security_module import SecurityModule
 from gateway.policy.decide import Policy, Refused
-from gateway.policy.response_codes import Reason, response_code
-from gateway.store.store import (
-    MarkDelivered,
-    OweReversal,
-    Reroute,
-    Settle,
-    State,
-    Store,
-    Transaction,
-)
+from gateway.policy.response_codes import APPROVED, Reason, may_be_approved, response_code
+from gateway.store.store import OweReversal, Reroute, State, Store, Transaction
 from gateway.telemetry.events import Emit, Event
-from gateway.transactions import duplicates, images, replies
+from gateway.transactions import duplicates, replies
+from gateway.transactions.batches import Batches
+from gateway.transactions.delivery import Delivery
+from gateway.transactions.duplicates import Exchange
+from gateway.transactions.originals import FOLLOWING_KINDS, Originals, pointing_upstream, refers
+from gateway.transactions.records import Records
 from gateway.transactions.request import Reply, Request
 from gateway.transactions.reversals import Reversals
+from gateway.transactions.states import Happening, after
+from gateway.transactions.takebacks import TakeBacks
 from gateway.upstreams.pool import Pool, Upstream
 from gateway.upstreams.routing import Router
 from gateway.wire.message import (
-    APPROVAL_CODE,
-    CURRENCY,
+    ADVICE_KINDS,
     NETWORK_KINDS,
-    ORIGINAL_DATA,
     REVERSIBLE_KINDS,
     Kind,
     Message,
-    mask_pan,
 )
 
-_FINANCIAL_KINDS = REVERSIBLE_KINDS | {
-    Kind.REFUND,
-    Kind.BALANCE,
-    Kind.OFFLINE,
-    Kind.ADJUSTMENT,
-    Kind.UNKNOWN,
-}
-_NO_ANSWER_REASON = "68"  # DE39 of a reversal: no answer in time
-_TERMINAL_REASON = "06"  # DE39 of a reversal: other, where the terminal's own says nothing
-_ORIGINALS_MAX = 8
+_FINANCIAL_KINDS = REVERSIBLE_KINDS | ADVICE_KINDS | {Kind.REFUND, Kind.BALANCE, Kind.UNKNOWN}
 
 
 class Measures(Protocol):
@@ -66,28 +51,6 @@ class Measures(Protocol):
     def refused(self, reason: str) -> None: ...
 
 
-class _Exchange:
-    """A transaction under way, and the repeats that wait for its outcome."""
-
-    __slots__ = ("_done", "draft", "reply")
-
-    def __init__(self, draft: Transaction) -> None:
-        self.draft = draft
-        self.reply: Reply | None = None
-        self._done: trio.Event | None = None  # made only where somebody waits
-
-    async def wait(self) -> Reply | None:
-        """The reply, once there is one; None where the exchange ended without."""
-        if self._done is None:
-            self._done = trio.Event()
-        await self._done.wait()
-        return self.reply
-
-    def end(self) -> None:
-        if self._done is not None:
-            self._done.set()
-
-
 class Flow:
     """Serves requests; one instance to a node."""
 
@@ -95,29 +58,42 @@ class Flow:
         self,
         *,
         store: Store,
-        security: SecurityModule,
+        records: Records,
         policy: Policy,
         router: Router,
         pool: Pool,
         reversals: Reversals,
+        originals: Originals,
+        delivery: Delivery,
+        batches: Batches,
         clock: Clock,
         emit: Emit,
         measures: Measures,
-        transaction_ids: Iterator[int],
         under_way_max: int,
     ) -> None:
         self._store = store
-        self._security = security
+        self._records = records
         self._policy = policy
         self._router = router
         self._pool = pool
         self._reversals = reversals
+        self._originals = originals
+        self._delivery = delivery
+        self._batches = batches
         self._clock = clock
         self._emit = emit
         self._measures = measures
-        self._ids = transaction_ids
         self._under_way_max = under_way_max
-        self._under_way: dict[str, _Exchange] = {}
+        self._under_way: dict[str, Exchange] = {}
+        self._takebacks = TakeBacks(
+            originals=originals,
+            reversals=reversals,
+            delivery=delivery,
+            under_way=self._under_way,
+            clock=clock,
+        )
+        self.delivered = delivery.delivered
+        self.undelivered = delivery.undelivered
 
     @property
     def under_way(self) -> int:
@@ -128,11 +104,16 @@ class Flow:
         kind = request.kind
         try:
             if kind in _FINANCIAL_KINDS:
-                return await self._financial(request)
+                return await self._once(request)
             if kind in NETWORK_KINDS:
                 return self._network(request)
             if kind is Kind.REVERSAL:
-                return await self._reversal(request)
+                return await self._take_back(request)
+            if kind is Kind.SETTLEMENT:
+                return await self._once(request)
+            if kind is Kind.BATCH_UPLOAD:
+                await self._batches.upload(request)
+                return Reply(replies.refusal(request.message, APPROVED))
         except StoreError:
             # The store has raised its own alarm; nothing was sent that is not on disk.
             return self._refuse(request, Reason.INTERNAL, "store")
@@ -140,51 +121,99 @@ class Flow:
             return self._refuse(request, Reason.KEY_SERVICE_FAILED, "keys")
         return self._refuse(request, Reason.NOT_SUPPORTED, "kind")
 
-    # --- a financial request --------------------------------------------------------------
+    # --- once, however often it is sent -----------------------------------------------------
 
-    async def _financial(self, request: Request) -> Reply:
+    async def _once(self, request: Request) -> Reply:
+        """What a repeat asks for is done once: it waits for the one under way, or finds it done."""
         key = duplicates.repeat_key(
             request.message,
             request.kind,
             activation=request.device.activation,
             wall_ms=request.wall_ms,
         )
-        draft = self._draft(request, key)
+        batch = self._batches.number(request.message.terminal_id)
+        draft = self._records.draft(request, key, batch=batch)
         under_way = self._under_way.get(key)
         if under_way is not None:
             return await self._join(under_way, request, draft)
         if len(self._under_way) >= self._under_way_max:
             return self._refuse(request, Reason.OVERLOAD, "limits.under_way_max")
-        exchange = _Exchange(draft)
+        exchange = Exchange(draft)
         self._under_way[key] = exchange
         try:
-            exchange.reply = await self._exchange(request, draft)
+            if request.kind is Kind.SETTLEMENT:
+                exchange.reply = await self._close_batch(request, draft)
+            else:
+                exchange.reply = await self._decided(request, draft)
             return exchange.reply
         finally:
             del self._under_way[key]
             exchange.end()
 
-    async def _exchange(self, request: Request, draft: Transaction) -> Reply:
-        """Decide on a request that is not under way, and take it to an upstream."""
-        message = request.message
-        decision = self._policy.decide(message, request.kind, request.device.profile)
-        if isinstance(decision, Refused) or message.is_repeat:
-            # A repeat passes identity only: what was done before is answered as it was.
+    async def _decided(self, request: Request, draft: Transaction) -> Reply:
+        """A request that is not under way: is it a repeat, may it go on, and where does it go?"""
+        message, kind = request.message, request.kind
+        decision = self._policy.decide(message, kind, request.device.profile)
+        if isinstance(decision, Refused) or message.is_repeat or kind in FOLLOWING_KINDS:
+            # A repeat passes identity only: what was done before is answered as it was. (For all
+            # others the insert of the intent finds a repeat, at no cost of its own.)
             seen = await self._store.find_repeat(draft.repeat_key)
             if seen is not None:
                 return self._answer_again(seen, request, draft)
+        if self._originals.is_buried(draft.repeat_key, draft.activation):
+            return self._refuse(request, Reason.ALREADY_REVERSED, "reversed before it came")
         if isinstance(decision, Refused):
             return self._refuse(request, decision.reason, decision.rule)
+        if kind in FOLLOWING_KINDS:
+            return await self._following(request, draft)
+        return await self._forwarded(request, draft, self._routed(kind))
 
+    def _routed(self, kind: Kind) -> list[Upstream]:
+        return [self._pool[name] for name in self._router.candidates(kind)]
+
+    async def _following(self, request: Request, draft: Transaction) -> Reply:
+        """A void, completion, adjustment or refund goes to the upstream that got its original."""
+        original = await self._originals.find_followed(request)
+        if original is None:
+            if request.kind is Kind.REFUND and not refers(request.message):
+                # A refund of what was bought elsewhere, or long ago: it names no original.
+                return await self._forwarded(request, draft, self._routed(request.kind))
+            return self._refuse(request, Reason.ORIGINAL_NOT_FOUND, "original")
+        async with self._originals.held(original.transaction_id):
+            original = await self._store.transaction(original.transaction_id) or original
+            reason = await self._originals.refusal(draft, original)
+            if reason is not None:
+                return self._refuse(request, reason, f"original {original.transaction_id}")
+            draft.original_id = original.transaction_id
+            upstream = self._pool.get(original.upstream)
+            if upstream is None:
+                return self._refuse(request, Reason.NO_UPSTREAM, original.upstream)
+            sent = self._records.request_of(original)
+            pointing = pointing_upstream(request.message, original, sent)
+            return await self._forwarded(request, draft, [upstream], pointing)
+
+    async def _forwarded(
+        self,
+        request: Request,
+        draft: Transaction,
+        upstreams: Iterable[Upstream],
+        message: Message | None = None,
+    ) -> Reply:
+        """Take a request to the first upstream that it can be sent to, and to no other after."""
+        message = message or request.message
         intended = False
-        for upstream in self._candidates(request.kind):
+        last: Upstream | None = None
+        for upstream in upstreams:
+            last = last or upstream
+            if not upstream.ready:
+                continue
             stan = upstream.take_stan()
             if stan is None:
                 continue
-            outgoing = self._outgoing(request, upstream, stan)
+            outgoing = self._outgoing(request, message, upstream, stan)
             # On disk before the first byte leaves: recovery must know what may have been sent.
             if not intended:
-                self._plan(draft, upstream, stan, outgoing)
+                self._records.plan(draft, upstream=upstream.name, stan=stan, outgoing=outgoing)
                 seen = await self._store.intend(draft)
                 if seen is not None:
                     return self._answer_again(seen, request, draft)
@@ -193,7 +222,9 @@ class Flow:
                 draft.upstream, draft.upstream_stan = upstream.name, stan
                 await self._store.commit(Reroute(draft.transaction_id, upstream.name, stan))
             try:
-                answer = await upstream.ask(outgoing, transaction_id=draft.transaction_id)
+                answer = await upstream.ask(
+                    outgoing, transaction_id=draft.transaction_id, kind=request.kind
+                )
             except NotSent:
                 continue
             except InDoubt:
@@ -201,54 +232,17 @@ class Flow:
             if not answer.response_code:
                 return await self._in_doubt(request, draft)
             return await self._answered(request, draft, upstream, answer)
-        return await self._nothing_sent(request, draft if intended else None)
+        if request.kind in ADVICE_KINDS and last is not None:
+            return await self._keep_advice(request, draft, last, message, intended=intended)
+        return await self._nothing_sent(request, draft, intended=intended)
 
-    def _candidates(self, kind: Kind) -> Iterator[Upstream]:
-        for name in self._router.candidates(kind):
-            upstream = self._pool[name]
-            if upstream.ready:
-                yield upstream
-
-    def _outgoing(self, request: Request, upstream: Upstream, stan: int) -> Message:
+    def _outgoing(
+        self, request: Request, message: Message, upstream: Upstream, stan: int
+    ) -> Message:
         rrn = None
         if upstream.settings.rrn == "issue":
             rrn = replies.issued_rrn(wall_ms=request.wall_ms, stan=stan)
-        return replies.forwarded(request.message, stan=stan, rrn=rrn)
-
-    def _draft(self, request: Request, key: str) -> Transaction:
-        """The record of a request as far as it is known before a route is taken."""
-        message = request.message
-        pan = message.pan
-        return Transaction(
-            transaction_id=next(self._ids),
-            repeat_key=key,
-            content=duplicates.content_of(message),
-            created_ms=request.wall_ms,
-            terminal_id=message.terminal_id,
-            merchant_id=message.merchant_id,
-            activation=request.device.activation,
-            kind=request.kind,
-            mti=message.mti,
-            stan=message.stan,
-            rrn=message.rrn,
-            amount_minor=message.amount_minor or 0,
-            currency=message.get(CURRENCY),
-            card_masked=mask_pan(pan),
-            card_token=self._security.card_token(pan) if pan else "",
-            upstream="",
-            upstream_stan=0,
-            config_version=self._policy.version,
-            image=b"",
-        )
-
-    def _plan(self, draft: Transaction, upstream: Upstream, stan: int, outgoing: Message) -> None:
-        """Add the route, and what a reversal would need of the request."""
-        draft.upstream = upstream.name
-        draft.upstream_stan = stan
-        draft.rrn = outgoing.rrn
-        draft.image = self._security.seal(
-            images.pack_request(outgoing), context=images.context_of(draft.transaction_id)
-        )
+        return replies.forwarded(message, stan=stan, rrn=rrn)
 
     # --- what became of it ----------------------------------------------------------------
 
@@ -258,178 +252,165 @@ class Flow:
         """On disk before the terminal hears it: else a crash would reverse what the shop sold."""
         code = answer.response_code
         reply = replies.answer(request.message, answer)
-        await self._settle(
-            transaction,
-            State.ANSWERED,
-            reply,
-            # Only what may have been approved can still want a reversal, which needs the image.
-            wipe_image=code not in upstream.settings.approving_codes,
-        )
+        approved = may_be_approved(code, upstream.settings.approving_codes)
+        state = after(State.SENT, Happening.ANSWERED)
+        # Only what may have been approved can still want a reversal, which needs the image.
+        outcome = self._records.outcome(transaction, state, reply, wipe_image=not approved)
+        try:
+            await self._store.commit(outcome)
+        except StoreError:
+            if approved:
+                # Nobody may hear of an approval that is not on disk: it is undone instead.
+                return await self._in_doubt(request, transaction)
+            await self._records.write_regardless(outcome)
         self._log(request, transaction, upstream.name, code)
-        return Reply(reply, transaction.transaction_id)
+        return Reply(
+            reply,
+            transaction.transaction_id,
+            approved=approved and request.kind in REVERSIBLE_KINDS,
+        )
 
     async def _in_doubt(self, request: Request, transaction: Transaction) -> Reply:
-        """Never resent. What is owed is on disk before the terminal is told no."""
+        """Never resent. What its kind is owed is on disk before the terminal is told no."""
         code = response_code(Reason.NO_ANSWER, request.code_set)
         reply = replies.refusal(request.message, code)
-        transaction_id = transaction.transaction_id
+        doubt = after(State.SENT, Happening.IN_DOUBT)
         if request.kind in REVERSIBLE_KINDS:
-            await self._reversals.owe_regardless(
-                transaction.upstream_stan,
-                OweReversal(
-                    transaction_id,
-                    transaction.upstream,
-                    _NO_ANSWER_REASON,
-                    self._clock.wall_ms(),
-                    response_code=code,
-                    answer=self._seal_answer(transaction_id, reply),
-                ),
-            )
+            await self._owe(transaction, reply, after(doubt, Happening.REVERSAL_OWED))
+        elif request.kind in ADVICE_KINDS:
+            # The same advice again, to the same upstream, until it is answered.
+            if self._policy.keeps_advices(request.device.profile):
+                reply = replies.refusal(request.message, APPROVED)
+            await self._owe(transaction, reply, after(doubt, Happening.ADVICE_OWED))
         else:
-            # A refund or an advice cannot be reversed: an operator settles it. An enquiry is over.
-            over = State.CLOSED if request.kind is Kind.BALANCE else State.GIVEN_UP
-            await self._settle(transaction, over, reply, wipe_image=over is State.CLOSED)
-        self._log(request, transaction, transaction.upstream, code)
-        return Reply(reply, transaction_id)
+            # A refund is never reversed and never repeated: an operator settles it. An enquiry is
+            # over.
+            enquiry = request.kind is Kind.BALANCE
+            state = after(doubt, Happening.OVER if enquiry else Happening.HANDED_ON)
+            await self._records.write_regardless(
+                self._records.outcome(transaction, state, reply, wipe_image=enquiry)
+            )
+        self._log(request, transaction, transaction.upstream, reply.response_code)
+        return Reply(reply, transaction.transaction_id)
 
-    async def _nothing_sent(self, request: Request, transaction: Transaction | None) -> Reply:
-        if transaction is None:
+    async def _owe(self, transaction: Transaction, reply: Message, state: State) -> None:
+        advice = state is State.ADVICE_OWED
+        upstream = self._pool.get(transaction.upstream)
+        reason = upstream.settings.reversal_reason if upstream is not None else ""
+        await self._reversals.owe_regardless(
+            transaction.upstream_stan,
+            OweReversal(
+                transaction.transaction_id,
+                transaction.upstream,
+                reason,
+                self._clock.wall_ms(),
+                response_code=reply.response_code,
+                answer=self._records.sealed_answer(transaction.transaction_id, reply),
+                state=state,
+                advice=advice,
+            ),
+        )
+
+    async def _keep_advice(
+        self,
+        request: Request,
+        draft: Transaction,
+        upstream: Upstream,
+        message: Message,
+        *,
+        intended: bool,
+    ) -> Reply:
+        """An advice that no upstream could take: kept and sent later, where the profile says so."""
+        if not self._policy.keeps_advices(request.device.profile):
+            return await self._nothing_sent(request, draft, intended=intended)
+        stan = upstream.take_stan()
+        if stan is None:
+            return await self._nothing_sent(request, draft, intended=intended)
+        if intended:
+            draft.upstream, draft.upstream_stan = upstream.name, stan
+            await self._store.commit(Reroute(draft.transaction_id, upstream.name, stan))
+        else:
+            outgoing = self._outgoing(request, message, upstream, stan)
+            self._records.plan(draft, upstream=upstream.name, stan=stan, outgoing=outgoing)
+            seen = await self._store.intend(draft)
+            if seen is not None:
+                return self._answer_again(seen, request, draft)
+        reply = replies.refusal(request.message, APPROVED)
+        await self._owe(draft, reply, after(State.INTENDED, Happening.ADVICE_OWED))
+        self._log(request, draft, upstream.name, APPROVED)
+        return Reply(reply, draft.transaction_id)
+
+    async def _nothing_sent(
+        self, request: Request, transaction: Transaction, *, intended: bool
+    ) -> Reply:
+        if not intended:
             return self._refuse(request, Reason.NO_UPSTREAM, "routes")
         code = response_code(Reason.NO_UPSTREAM, request.code_set)
         reply = replies.refusal(request.message, code)
-        await self._settle(transaction, State.NOTHING_SENT, reply, wipe_image=True)
+        state = after(State.INTENDED, Happening.NOTHING_SENT)
+        await self._records.write_regardless(
+            self._records.outcome(transaction, state, reply, wipe_image=True)
+        )
         self._log(request, transaction, "", code)
         return Reply(reply, transaction.transaction_id)
 
-    async def _settle(
-        self, transaction: Transaction, state: State, reply: Message, *, wipe_image: bool
-    ) -> None:
-        transaction_id = transaction.transaction_id
-        await self._store.commit(
-            Settle(
-                transaction_id,
-                state,
-                reply.response_code,
-                reply.get(APPROVAL_CODE),
-                self._seal_answer(transaction_id, reply),
-                self._clock.wall_ms(),
-                wipe_image,
-            )
-        )
-
-    def _seal_answer(self, transaction_id: int, reply: Message) -> bytes:
-        return self._security.seal(
-            images.pack_answer(reply), context=images.context_of(transaction_id)
-        )
-
-    def delivered(self, reply: Reply) -> None:
-        """The reply was handed to the terminal's connection, in part or whole."""
-        if reply.transaction_id:
-            try:
-                self._store.post(MarkDelivered(reply.transaction_id, self._clock.wall_ms()))
-            except StoreError:
-                return  # It stays "answered", which recovery never reverses either.
-
-    def undelivered(self, reply: Reply) -> None:
-        """The terminal had left before a byte of the reply could be handed over."""
-        self._emit(
-            Event.UNDELIVERED,
-            transaction=reply.transaction_id,
-            terminal=reply.message.terminal_id,
-            stan=reply.message.stan,
-            code=reply.message.response_code,
-        )
-
     # --- repeats --------------------------------------------------------------------------
 
-    async def _join(self, under_way: _Exchange, request: Request, repeat: Transaction) -> Reply:
+    async def _join(self, under_way: Exchange, request: Request, repeat: Transaction) -> Reply:
         """A repeat of a request under way waits for that one's answer."""
         if not duplicates.same_content(under_way.draft, repeat):
             return self._refuse(request, Reason.REPEAT_DIFFERS, "repeat")
         reply = await under_way.wait()
         if reply is None:
             return self._refuse(request, Reason.INTERNAL, "repeat")
-        self._emit(
-            Event.REPEAT_ANSWERED,
-            terminal=repeat.terminal_id,
-            stan=repeat.stan,
-            code=reply.message.response_code,
-        )
+        if reply.transaction_id and not self._delivery.claim(reply.transaction_id):
+            return self._refuse(request, Reason.ALREADY_REVERSED, "repeat")
+        self._emit_repeat(repeat, reply.message.response_code)
         return reply
 
     def _answer_again(self, seen: Transaction, request: Request, repeat: Transaction) -> Reply:
         """The stored answer to a repeat of a request that is over."""
         if not duplicates.same_content(seen, repeat):
             return self._refuse(request, Reason.REPEAT_DIFFERS, "repeat")
-        undone = seen.state in (State.REVERSAL_OWED, State.REVERSED, State.GIVEN_UP)
-        if seen.answer:
-            stored = images.unpack(
-                self._security.unseal(seen.answer, context=images.context_of(seen.transaction_id))
-            )
-            code = stored.response_code
-            if undone and self._approving(seen.upstream, code):
-                return self._refuse(request, Reason.ALREADY_REVERSED, "repeat")
-        else:
-            # Found without an outcome: it is in doubt, and its reversal is owed.
+        stored = self._records.answer_of(seen)
+        if stored is None:
+            # Found without an outcome: it is in doubt, and what it is owed is on its way.
             code = response_code(Reason.NO_ANSWER, request.code_set)
             stored = replies.refusal(request.message, code)
+        approved = self._originals.may_be_approved(seen.upstream, stored.response_code)
+        undone = seen.state in duplicates.UNDONE or not self._delivery.claim(seen.transaction_id)
+        if undone and approved:
+            return self._refuse(request, Reason.ALREADY_REVERSED, "repeat")
+        self._emit_repeat(repeat, stored.response_code)
+        return Reply(
+            stored, seen.transaction_id, approved=approved and seen.kind in REVERSIBLE_KINDS
+        )
+
+    def _emit_repeat(self, repeat: Transaction, code: str) -> None:
         self._emit(Event.REPEAT_ANSWERED, terminal=repeat.terminal_id, stan=repeat.stan, code=code)
-        return Reply(stored, 0)
 
-    def _approving(self, upstream: str, code: str) -> bool:
-        known = self._pool.get(upstream)
-        return known is None or code in known.settings.approving_codes
+    # --- a terminal's own reversal, and its batch -----------------------------------------
 
-    # --- a terminal's own reversal --------------------------------------------------------
-
-    async def _reversal(self, request: Request) -> Reply:
+    async def _take_back(self, request: Request) -> Reply:
         """Durable, then answered 00; merged with a reversal already owed for the same original."""
-        message = request.message
-        original_data = message.get(ORIGINAL_DATA)
-        stan = original_data[4:10] if len(original_data) >= 10 else message.stan
-        original = await self._find_original(request, stan)
-        if original is None:
-            return self._refuse(request, Reason.ORIGINAL_NOT_FOUND, "original")
-        if original.state in (State.ANSWERED, State.DELIVERED) and self._approving(
-            original.upstream, original.response_code
-        ):
-            await self._reversals.owe(
-                original.upstream_stan,
-                OweReversal(
-                    original.transaction_id,
-                    original.upstream,
-                    message.response_code or _TERMINAL_REASON,
-                    self._clock.wall_ms(),
-                ),
-            )
-        self._log(request, original, original.upstream, "00")
-        return Reply(replies.refusal(message, "00"))
+        taken = await self._takebacks.take(request)
+        if isinstance(taken, Reason):
+            return self._refuse(request, taken, "original")
+        self._log(request, taken, taken.upstream, APPROVED)
+        return Reply(replies.refusal(request.message, APPROVED))
 
-    async def _find_original(self, request: Request, stan: str) -> Transaction | None:
-        """The transaction that a reversal undoes, once it is no longer under way."""
-        message = request.message
-        days = {
-            duplicates.day_of(message, request.wall_ms),
-            *duplicates.days_before(request.wall_ms, count=2),
-        }
-        prefixes = [
-            duplicates.key_prefix(terminal_id=message.terminal_id, stan=stan, day=day)
-            for day in sorted(days, reverse=True)
-        ]
-        batch = duplicates.batch_of(message)
-        if batch:
-            prefixes.insert(
-                0,
-                duplicates.key_prefix(terminal_id=message.terminal_id, stan=stan, batch=batch),
-            )
-        for prefix in prefixes:
-            for key, exchange in list(self._under_way.items()):
-                if key.startswith(prefix):
-                    await exchange.wait()
-            for found in await self._store.find_by_key_prefix(prefix, _ORIGINALS_MAX):
-                if found.activation == request.device.activation:
-                    return found
-        return None
+    async def _close_batch(self, request: Request, draft: Transaction) -> Reply:
+        """Recorded like a transaction, so that a repeat of it does not close the next batch."""
+        seen = await self._store.intend(draft)
+        if seen is not None:
+            return self._answer_again(seen, request, draft)
+        totals = await self._batches.close(request)
+        reply = replies.refusal(request.message, totals[39]).changed(totals)
+        await self._store.commit(
+            self._records.outcome(draft, State.ANSWERED, reply, wipe_image=True)
+        )
+        self._log(request, draft, "", reply.response_code)
+        return Reply(reply, draft.transaction_id)
 
     # --- answers of our own ---------------------------------------------------------------
 
@@ -444,7 +425,7 @@ class Flow:
             kind=request.kind.value,
             stan=message.stan,
         )
-        return Reply(replies.network_answer(message, "00"))
+        return Reply(replies.network_answer(message, APPROVED))
 
     def _refuse(self, request: Request, reason: Reason, rule: str) -> Reply:
         code = response_code(reason, request.code_set)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.clock import Clock
-from gateway.store.store import OweReversal, Settle, State, Store
+from gateway.store.store import OweReversal, Settle, State, Store, Transaction
 from gateway.telemetry.events import Emit, Event
-from gateway.wire.message import REVERSIBLE_KINDS, Kind
+from gateway.transactions.states import Happening, after
+from gateway.wire.message import ADVICE_KINDS, REVERSIBLE_KINDS, Kind
 
 _BATCH = 500
 _NO_ANSWER_REASON = "68"
@@ -32,31 +33,11 @@ async def recover(store: Store, *, clock: Clock, emit: Emit) -> Recovered:
     while found := await store.unsettled(_BATCH):
         operations: list[OweReversal | Settle] = []
         for transaction in found:
-            if transaction.kind in REVERSIBLE_KINDS:
-                reversals += 1
-                operations.append(
-                    OweReversal(
-                        transaction.transaction_id,
-                        transaction.upstream,
-                        _NO_ANSWER_REASON,
-                        clock.wall_ms(),
-                    )
-                )
-                continue
-            state = State.CLOSED if transaction.kind is Kind.BALANCE else State.GIVEN_UP
-            closed += state is State.CLOSED
-            for_operators += state is State.GIVEN_UP
-            operations.append(
-                Settle(
-                    transaction.transaction_id,
-                    state,
-                    response_code="",
-                    approval_code="",
-                    answer=b"",
-                    answered_ms=0,
-                    wipe_image=state is State.CLOSED,
-                )
-            )
+            operation = _owed(transaction, clock.wall_ms())
+            reversals += isinstance(operation, OweReversal)
+            closed += operation.state in (State.CLOSED, State.NOTHING_SENT)
+            for_operators += operation.state is State.GIVEN_UP
+            operations.append(operation)
         await store.commit(*operations)
     recovered = Recovered(reversals, closed, for_operators)
     emit(
@@ -66,3 +47,36 @@ async def recover(store: Store, *, clock: Clock, emit: Emit) -> Recovered:
         for_operators=for_operators,
     )
     return recovered
+
+
+def _owed(transaction: Transaction, now_ms: int) -> OweReversal | Settle:
+    """What an intent without an outcome becomes, by its kind."""
+    if not transaction.upstream:
+        # Nothing can have been sent: it was never meant for an upstream (the close of a batch).
+        return _ended(transaction, after(State.INTENDED, Happening.NOTHING_SENT))
+    doubt = after(State.INTENDED, Happening.IN_DOUBT)
+    if transaction.kind in REVERSIBLE_KINDS | ADVICE_KINDS:
+        advice = transaction.kind in ADVICE_KINDS
+        owing = Happening.ADVICE_OWED if advice else Happening.REVERSAL_OWED
+        return OweReversal(
+            transaction.transaction_id,
+            transaction.upstream,
+            _NO_ANSWER_REASON,
+            now_ms,
+            state=after(doubt, owing),
+            advice=advice,
+        )
+    enquiry = transaction.kind is Kind.BALANCE
+    return _ended(transaction, after(doubt, Happening.OVER if enquiry else Happening.HANDED_ON))
+
+
+def _ended(transaction: Transaction, state: State) -> Settle:
+    return Settle(
+        transaction.transaction_id,
+        state,
+        response_code="",
+        approval_code="",
+        answer=b"",
+        answered_ms=0,
+        wipe_image=state is not State.GIVEN_UP,
+    )

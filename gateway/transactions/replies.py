@@ -8,6 +8,7 @@ from gateway.wire.message import (
     EMV_DATA,
     MERCHANT_ID,
     ORIGINAL_DATA,
+    REPLACEMENT_AMOUNTS,
     RESPONSE_CODE,
     RRN,
     STAN,
@@ -89,13 +90,15 @@ def reversal(
     stan: int,
     reason: str,
     approval_code: str,
+    amount_minor: int = -1,
     repeated: bool,
     wall_ms: int,
 ) -> Message:
     """The reversal of a request, towards the upstream that got it.
 
     `original` is the kept image of the request as it went upstream, so that DE90 (ISO 8583:1987,
-    original data elements: MTI, STAN, DE7, DE32, DE33) is filled with upstream values.
+    original data elements: MTI, STAN, DE7, DE32, DE33) is filled with upstream values. An
+    `amount_minor` of 0 or more is what a partial reversal leaves (DE95, replacement amounts).
     """
     fields = {n: v for n, v in original.fields.items() if n != EMV_DATA}
     fields[ORIGINAL_DATA] = (
@@ -107,6 +110,8 @@ def reversal(
     fields[RESPONSE_CODE] = reason
     if approval_code:
         fields[APPROVAL_CODE] = approval_code
+    if amount_minor >= 0:
+        fields[REPLACEMENT_AMOUNTS] = f"{amount_minor:012d}".ljust(42, "0")
     return Message(repeat_mti(mti) if repeated else mti, fields)
 
 

@@ -33,10 +33,16 @@ class Request:
 
 
 class Reply:
-    """What goes back to the terminal; `transaction_id` is 0 where nothing is recorded."""
+    """What goes back to the terminal.
 
-    __slots__ = ("message", "transaction_id")
+    `transaction_id` is 0 where nothing is recorded; `approved` says that money was moved or held.
+    """
 
-    def __init__(self, message: Message, transaction_id: int = 0) -> None:
+    __slots__ = ("approved", "message", "transaction_id")
+
+    def __init__(
+        self, message: Message, transaction_id: int = 0, *, approved: bool = False
+    ) -> None:
         self.message = message
         self.transaction_id = transaction_id
+        self.approved = approved

@@ -1,33 +1,38 @@
-"""Store and forward: every reversal owed is sent, and sent again, until it is acknowledged."""
+"""Store and forward: every reversal and advice owed is sent until it is acknowledged."""
 
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 
 import trio
 
 from gateway.clock import Clock
-from gateway.errors import InDoubt, KeyUnavailable, NotSent, StoreError
-from gateway.keys.security_module import SecurityModule
+from gateway.errors import InDoubt, KeyUnavailable, NotSent, OperatorError, StoreError
+from gateway.policy.response_codes import may_be_approved
+from gateway.settings.schema import Upstream as UpstreamSettings
 from gateway.store.store import (
     EndReversal,
     NoteAttempt,
     OwedReversal,
     OweReversal,
     State,
-    Store,
     Transaction,
 )
 from gateway.telemetry.events import Emit, Event
-from gateway.transactions import images, replies
+from gateway.transactions import replies
+from gateway.transactions.records import Records
+from gateway.transactions.states import Happening, after
 from gateway.upstreams.pool import Pool, Upstream
+from gateway.wire.message import ADVICE_KINDS, REVERSIBLE_KINDS, Kind, Message, repeat_mti
 
 _DONE = "00"
 _ORIGINAL_UNKNOWN = "25"
 _TRY_LATER = frozenset(("91", "96", "68", "98"))  # the acquirer's own trouble, not a verdict
+_LATE_WAITING_MAX = 10_000
+_LATE_KNOWN_MAX = 100_000
 _GIVEN_UP_COUNTED_MAX = 100_000
 _STORE_RETRY_S = 0.5
 _STAN_RETRY_S = 0.2
@@ -39,49 +44,48 @@ class Reversals:
     def __init__(
         self,
         *,
-        store: Store,
-        security: SecurityModule,
+        records: Records,
         pool: Pool,
         clock: Clock,
         emit: Emit,
         random: Callable[[], float],
     ) -> None:
-        self._store = store
-        self._security = security
+        self._records = records
+        self._store = records.store
         self._pool = pool
         self._clock = clock
         self._emit = emit
         self._random = random
         self._queues = {upstream.name: _Queue() for upstream in pool}
         self.given_up = 0  # handed to an operator
-        self._not_durable: deque[OweReversal] = deque()
-        self._not_durable_wanted = trio.Event()
+        self._late_answers: trio.MemorySendChannel[tuple[int, Message]]
+        self._late_answers, self._late_to_judge = trio.open_memory_channel(_LATE_WAITING_MAX)
+        self._answer_known: OrderedDict[int, str] = OrderedDict()  # late, by transaction
 
     # --- owing ----------------------------------------------------------------------------
 
     async def owe(self, upstream_stan: int, operation: OweReversal) -> None:
-        """Make a reversal durable and send it from now on.
+        """Make a debt durable and deliver it from now on.
 
         `upstream_stan` is the STAN under which the upstream knows the original. Raises StoreError
         where nothing could be written; then nothing is owed by this call either.
         """
         await self._store.commit(operation)
-        self._note(upstream_stan, operation)
-        self._enqueue(operation)
+        self._enqueue(upstream_stan, operation)
 
     async def owe_regardless(self, upstream_stan: int, operation: OweReversal) -> None:
-        """As `owe`, but where the store fails the debt is kept here and written once it can be.
+        """As `owe`, but where the store fails the debt is written as soon as it works again.
 
         For what was sent already: the intent that is on disk owes it after a crash all the same.
+        It is sent only once it is written, since each attempt is.
         """
-        try:
-            await self.owe(upstream_stan, operation)
-        except StoreError:
-            self._note(upstream_stan, operation)
-            self._not_durable.append(operation)
-            self._not_durable_wanted.set()
+        await self._records.write_regardless(operation)
+        self._enqueue(upstream_stan, operation)
 
-    def _note(self, upstream_stan: int, operation: OweReversal) -> None:
+    def _enqueue(self, upstream_stan: int, operation: OweReversal) -> None:
+        queue = self._queue(operation.upstream)
+        if operation.transaction_id in queue:
+            return  # It is the same debt.
         upstream = self._pool.get(operation.upstream)
         if upstream is not None:
             upstream.stans.hold(upstream_stan)
@@ -91,16 +95,17 @@ class Reversals:
             upstream=operation.upstream,
             upstream_stan=upstream_stan,
             reason=operation.reason,
+            advice=operation.advice,
         )
-
-    def _enqueue(self, operation: OweReversal) -> None:
-        self._queue(operation.upstream).add(
+        queue.add(
             OwedReversal(
                 transaction_id=operation.transaction_id,
                 upstream=operation.upstream,
                 upstream_stan=0,
                 reason=operation.reason,
                 created_ms=operation.created_ms,
+                advice=operation.advice,
+                amount_minor=operation.amount_minor,
             )
         )
 
@@ -125,12 +130,11 @@ class Reversals:
     @property
     def open(self) -> int:
         """How many reversals are owed and not given up."""
-        return sum(queue.open for queue in self._queues.values()) + len(self._not_durable)
+        return sum(queue.open for queue in self._queues.values())
 
     def oldest_age_s(self) -> float:
         """How old the oldest open reversal is, in seconds; 0 where none is."""
         oldest = [q.oldest_ms for q in self._queues.values() if q.oldest_ms is not None]
-        oldest += [operation.created_ms for operation in self._not_durable]
         return max(0.0, (self._clock.wall_ms() - min(oldest)) / 1000) if oldest else 0.0
 
     # --- sending --------------------------------------------------------------------------
@@ -138,24 +142,12 @@ class Reversals:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Deliver until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._make_durable)
+            nursery.start_soon(self._judge_late_answers)
             for name, queue in self._queues.items():
                 upstream = self._pool.get(name)
                 if upstream is not None:
                     nursery.start_soon(self._deliver_all, upstream, queue)
             task_status.started()
-
-    async def _make_durable(self) -> None:
-        while True:
-            await self._not_durable_wanted.wait()
-            self._not_durable_wanted = trio.Event()
-            while self._not_durable:
-                try:
-                    await self._store.commit(self._not_durable[0])
-                except StoreError:
-                    await trio.sleep(_STORE_RETRY_S)
-                else:
-                    self._enqueue(self._not_durable.popleft())
 
     async def _deliver_all(self, upstream: Upstream, queue: _Queue) -> None:
         limiter = trio.CapacityLimiter(upstream.settings.reversals_under_way_max)
@@ -197,10 +189,12 @@ class Reversals:
             wait_ms = round(settings.reversal_backoff.first_s * 1000 * (0.5 + self._random()))
             return _later(owed, self._clock.wall_ms() + wait_ms)
         transaction = await self._store.transaction(owed.transaction_id)
-        if transaction is None or not transaction.image:
+        original = self._records.request_of(transaction) if transaction is not None else None
+        if transaction is None or original is None:
             await self._give_up(upstream, owed, transaction, "its request is not kept")
             return None
-        stan = owed.upstream_stan
+        # An advice keeps the STAN of its first sending; a reversal has one of its own.
+        stan = transaction.upstream_stan if owed.advice else owed.upstream_stan
         if not stan:
             taken = upstream.take_stan()
             if taken is None:
@@ -217,19 +211,7 @@ class Reversals:
         await self._store.commit(
             NoteAttempt(owed.transaction_id, stan, owed.attempts, owed.next_attempt_ms)
         )
-        message = replies.reversal(
-            images.unpack(
-                self._security.unseal(
-                    transaction.image, context=images.context_of(transaction.transaction_id)
-                )
-            ),
-            mti=settings.reversal_mti,
-            stan=stan,
-            reason=owed.reason,
-            approval_code=transaction.approval_code,
-            repeated=owed.attempts > 1,
-            wall_ms=now_ms,
-        )
+        message = self._message(settings, transaction, owed, original)
         self._emit(
             Event.REVERSAL_SENT,
             transaction=owed.transaction_id,
@@ -237,10 +219,43 @@ class Reversals:
             attempt=owed.attempts,
         )
         try:
-            answer = await upstream.ask(message, transaction_id=0)
+            answer = await upstream.ask(message, transaction_id=0, kind=Kind.REVERSAL)
         except (NotSent, InDoubt):
             return await self._again(upstream, owed, transaction, "no answer")
+        if owed.advice:
+            return await self._advised(upstream, owed, transaction, answer.response_code)
         return await self._verdict(upstream, owed, transaction, answer.response_code)
+
+    def _message(
+        self,
+        settings: UpstreamSettings,
+        transaction: Transaction,
+        owed: OwedReversal,
+        original: Message,
+    ) -> Message:
+        repeated = owed.attempts > 1
+        if owed.advice:
+            mti = repeat_mti(original.mti) if repeated or owed.reason else original.mti
+            return original.changed({}, mti=mti)
+        return replies.reversal(
+            original,
+            mti=settings.reversal_mti,
+            stan=owed.upstream_stan,
+            reason=owed.reason,
+            approval_code=transaction.approval_code,
+            amount_minor=owed.amount_minor,
+            repeated=repeated,
+            wall_ms=self._clock.wall_ms(),
+        )
+
+    async def _advised(
+        self, upstream: Upstream, owed: OwedReversal, transaction: Transaction, code: str
+    ) -> OwedReversal | None:
+        """Any answer acknowledges an advice, but those that say "not now"."""
+        if code in _TRY_LATER:
+            return await self._again(upstream, owed, transaction, f"code {code}")
+        await self._done(upstream, owed, transaction, code)
+        return None
 
     async def _verdict(
         self, upstream: Upstream, owed: OwedReversal, transaction: Transaction, code: str
@@ -252,7 +267,8 @@ class Reversals:
             # A reversal can overtake its original, which would then be approved after it: 25 counts
             # only once no answer of the original can come any more.
             over_ms = transaction.created_ms + round(upstream.settings.late_max_s * 1000)
-            if transaction.answered_ms or self._clock.wall_ms() > over_ms:
+            known = transaction.answered_ms or owed.transaction_id in self._answer_known
+            if known or self._clock.wall_ms() > over_ms:
                 await self._done(upstream, owed, transaction, code)
                 return None
             return await self._again(upstream, owed, transaction, "code 25 too early")
@@ -264,7 +280,9 @@ class Reversals:
     async def _done(
         self, upstream: Upstream, owed: OwedReversal, transaction: Transaction, code: str
     ) -> None:
-        await self._store.commit(EndReversal(owed.transaction_id, State.REVERSED))
+        owing = State.ADVICE_OWED if owed.advice else State.REVERSAL_OWED
+        state = after(owing, Happening.ACKNOWLEDGED)
+        await self._store.commit(EndReversal(owed.transaction_id, state))
         self._release(upstream, owed, transaction)
         self._emit(
             Event.REVERSAL_DONE,
@@ -288,7 +306,10 @@ class Reversals:
         self, upstream: Upstream, owed: OwedReversal, transaction: Transaction | None, why: str
     ) -> None:
         """Hand it to an operator: it stays on their list until one of them ends it."""
-        await self._store.commit(EndReversal(owed.transaction_id, State.GIVEN_UP))
+        owing = State.ADVICE_OWED if owed.advice else State.REVERSAL_OWED
+        await self._store.commit(
+            EndReversal(owed.transaction_id, after(owing, Happening.HANDED_ON))
+        )
         if transaction is not None:
             self._release(upstream, owed, transaction)
         self.given_up += 1
@@ -298,6 +319,86 @@ class Reversals:
             upstream=owed.upstream,
             attempts=owed.attempts,
             reason=why,
+        )
+
+    # --- late answers and operators -------------------------------------------------------
+
+    def late_answer(self, transaction_id: int, answer: Message) -> None:
+        """An answer came for a request that was given up; it is judged, and never delivered."""
+        if not transaction_id:
+            return
+        self._answer_known[transaction_id] = answer.response_code
+        while len(self._answer_known) > _LATE_KNOWN_MAX:
+            self._answer_known.popitem(last=False)
+        try:
+            self._late_answers.send_nowait((transaction_id, answer))
+        except trio.WouldBlock:
+            # The reversal that is owed stands in any case; only one given up needs the judgement.
+            self._emit(Event.ANSWER_UNKNOWN, transaction=transaction_id, reason="too many at once")
+
+    async def _judge_late_answers(self) -> None:
+        async for transaction_id, answer in self._late_to_judge:
+            try:
+                await self._judge(transaction_id, answer)
+            except (StoreError, KeyUnavailable) as error:
+                self._emit(Event.HANDLER_FAILED, transaction=transaction_id, reason=str(error))
+
+    async def _judge(self, transaction_id: int, answer: Message) -> None:
+        """A late approval of what was given up opens its reversal again."""
+        transaction = await self._store.transaction(transaction_id)
+        if transaction is None or transaction.kind not in REVERSIBLE_KINDS:
+            return
+        upstream = self._pool.get(transaction.upstream)
+        approving = upstream.settings.approving_codes if upstream is not None else ()
+        if not may_be_approved(answer.response_code, approving):
+            return
+        state = after(transaction.state, Happening.LATE_APPROVAL)
+        if state is not transaction.state:
+            await self._owe_again(transaction, state)
+
+    async def retry(self, transaction_id: int) -> None:
+        """An operator has what was given up sent again. Raises OperatorError and StoreError."""
+        transaction = await self._given_up(transaction_id)
+        await self._owe_again(transaction, after(transaction.state, Happening.RETRIED))
+
+    async def resolve(self, transaction_id: int, reason: str) -> None:
+        """An operator has settled it by hand. Raises OperatorError and StoreError."""
+        transaction = await self._given_up(transaction_id)
+        state = after(transaction.state, Happening.RESOLVED)
+        await self._store.commit(EndReversal(transaction_id, state))
+        self.given_up = max(0, self.given_up - 1)
+        self._emit(Event.REVERSAL_DONE, transaction=transaction_id, resolved=reason)
+
+    async def _given_up(self, transaction_id: int) -> Transaction:
+        transaction = await self._store.transaction(transaction_id)
+        if transaction is None:
+            raise OperatorError(f"there is no transaction {transaction_id}")
+        if transaction.state is not State.GIVEN_UP:
+            raise OperatorError(
+                f"transaction {transaction_id} is {transaction.state}: only one that was given up"
+                " can be retried or resolved"
+            )
+        return transaction
+
+    async def _owe_again(self, transaction: Transaction, state: State) -> None:
+        advice = transaction.kind in ADVICE_KINDS
+        upstream = self._pool.get(transaction.upstream)
+        if transaction.kind not in REVERSIBLE_KINDS | ADVICE_KINDS:
+            raise OperatorError(
+                f"a {transaction.kind} is never sent again; settle it with the acquirer, then"
+                " resolve it"
+            )
+        self.given_up = max(0, self.given_up - 1)
+        await self.owe(
+            transaction.upstream_stan,
+            OweReversal(
+                transaction.transaction_id,
+                transaction.upstream,
+                upstream.settings.reversal_reason if upstream is not None else "68",
+                self._clock.wall_ms(),
+                state=State.ADVICE_OWED if advice else state,
+                advice=advice,
+            ),
         )
 
     @staticmethod
@@ -331,6 +432,9 @@ class _Queue:
     @property
     def oldest_ms(self) -> int | None:
         return min((owed.created_ms for owed in self._owed.values()), default=None)
+
+    def __contains__(self, transaction_id: object) -> bool:
+        return transaction_id in self._owed
 
     def add(self, owed: OwedReversal) -> None:
         """A new debt; one for a transaction that has one already is the same debt."""

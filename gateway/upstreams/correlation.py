@@ -17,16 +17,26 @@ Key = tuple[str, str, str]
 class Pending:
     """A request that waits for its answer on one link."""
 
-    __slots__ = ("amount", "asked_s", "deadline_s", "handed", "key", "transaction_id", "waiter")
+    __slots__ = (
+        "amount",
+        "asked_s",
+        "deadline_s",
+        "handed",
+        "key",
+        "transaction_id",
+        "wait_s",
+        "waiter",
+    )
 
     def __init__(
-        self, request: Message, *, transaction_id: int, asked_s: float, deadline_s: float
+        self, request: Message, *, transaction_id: int, asked_s: float, wait_s: float
     ) -> None:
         self.key: Key = (response_mti(request.mti), request.stan, request.terminal_id)
         self.amount = request.fields.get(AMOUNT)
         self.transaction_id = transaction_id
         self.asked_s = asked_s
-        self.deadline_s = deadline_s
+        self.wait_s = wait_s
+        self.deadline_s = asked_s + wait_s
         self.handed = False  # some bytes of it may have left
         self.waiter: Any = None  # who is woken with the answer; the link's business
 
@@ -80,12 +90,14 @@ def answer_key(answer: Message) -> Key:
 class PendingTable:
     """The requests under way on one link, in the order they were asked.
 
-    All wait equally long, so the order asked is the order in which they expire.
+    Those that wait equally long expire in the order asked, so that there is a row for each length
+    of wait, and only the first of each row is looked at.
     """
 
     def __init__(self, *, count_max: int) -> None:
         self._count_max = count_max
-        self._pending: OrderedDict[Key, Pending] = OrderedDict()
+        self._pending: dict[Key, Pending] = {}
+        self._rows: dict[float, OrderedDict[Key, Pending]] = {}
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -99,43 +111,51 @@ class PendingTable:
         if pending.key in self._pending:
             raise InvariantBroken(f"two requests with STAN {pending.key[1]} under way on one link")
         self._pending[pending.key] = pending
+        row = self._rows.get(pending.wait_s)
+        if row is None:
+            row = self._rows[pending.wait_s] = OrderedDict()
+        row[pending.key] = pending
+
+    def _remove(self, pending: Pending) -> None:
+        del self._pending[pending.key]
+        del self._rows[pending.wait_s][pending.key]
 
     def discard(self, pending: Pending) -> None:
         """Forget a request that nobody waits for any more."""
         if self._pending.get(pending.key) is pending:
-            del self._pending[pending.key]
+            self._remove(pending)
 
     def match(self, answer: Message) -> Pending | Match:
         """The request that this answers, which is then no longer pending."""
-        key = answer_key(answer)
-        pending = self._pending.get(key)
+        pending = self._pending.get(answer_key(answer))
         if pending is None:
             return Match.UNKNOWN
         amount = answer.fields.get(AMOUNT)
         if amount is not None and pending.amount is not None and amount != pending.amount:
             return Match.MISMATCHED
-        del self._pending[key]
+        self._remove(pending)
         return pending
 
     def next_deadline_s(self) -> float | None:
-        """When the oldest request expires; None while nothing is pending."""
-        for pending in self._pending.values():
-            return pending.deadline_s
-        return None
+        """When the first request expires; None while nothing is pending."""
+        firsts = [next(iter(row.values())).deadline_s for row in self._rows.values() if row]
+        return min(firsts, default=None)
 
     def expired(self, now_s: float) -> list[Pending]:
         """Take out the requests whose time is over."""
         over = []
-        for pending in self._pending.values():
-            if pending.deadline_s > now_s:
-                break
-            over.append(pending)
+        for row in self._rows.values():
+            for pending in row.values():
+                if pending.deadline_s > now_s:
+                    break
+                over.append(pending)
         for pending in over:
-            del self._pending[pending.key]
+            self._remove(pending)
         return over
 
     def clear(self) -> list[Pending]:
         """Take out all requests: their link is gone."""
         everything = list(self._pending.values())
         self._pending.clear()
+        self._rows.clear()
         return everything

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import NoReturn, Protocol
 
 import outcome
@@ -72,7 +73,8 @@ class Link:
         self._pending = PendingTable(count_max=settings.pending_per_link_max)
         self._outbox: deque[tuple[Pending | None, bytes]] = deque()
         self._writer: trio.lowlevel.Task | None = None  # parked while the outbox is empty
-        self._clock_wanted = trio.Event()  # set when a first request starts to wait
+        self._clock_set_to_s = inf  # when `_expire` looks next
+        self._clock_wanted = trio.Event()  # set when that is too late
 
     @property
     def ready(self) -> bool:
@@ -84,8 +86,8 @@ class Link:
 
     # --- asking ---------------------------------------------------------------------------
 
-    async def ask(self, request: Message, *, transaction_id: int) -> Message:
-        """Send a request and return its answer.
+    async def ask(self, request: Message, *, transaction_id: int, answer_s: float) -> Message:
+        """Send a request and return its answer, which may take `answer_s`.
 
         Raises NotSent where no byte of it can have left, and InDoubt where some may have.
         """
@@ -95,16 +97,15 @@ class Link:
             frame = self._frame(request)
         except (EncodeError, FrameError) as error:
             raise NotSent(f"cannot be written for link {self.name}: {error}") from error
-        now_s = trio.current_time()
         pending = Pending(
             request,
             transaction_id=transaction_id,
-            asked_s=now_s,
-            deadline_s=now_s + self._settings.answer_s,
+            asked_s=trio.current_time(),
+            wait_s=answer_s,
         )
-        if not self._pending:
-            self._clock_wanted.set()
         self._pending.add(pending)
+        if pending.deadline_s < self._clock_set_to_s:
+            self._clock_wanted.set()
         pending.waiter = trio.lowlevel.current_task()
         self._post(pending, frame)
         answer: Message = await trio.lowlevel.wait_task_rescheduled(
@@ -275,11 +276,10 @@ class Link:
         """Give up the requests whose answer has not come in time."""
         while True:
             deadline_s = self._pending.next_deadline_s()
-            if deadline_s is None:
-                self._clock_wanted = trio.Event()
+            self._clock_set_to_s = inf if deadline_s is None else deadline_s
+            self._clock_wanted = trio.Event()
+            with trio.move_on_at(self._clock_set_to_s):
                 await self._clock_wanted.wait()
-                continue
-            await trio.sleep_until(deadline_s)
             for pending in self._pending.expired(trio.current_time()):
                 # Not yet handed over after the whole time is still no byte sent.
                 if not pending.handed:

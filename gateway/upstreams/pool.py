@@ -16,7 +16,7 @@ from gateway.upstreams.correlation import LateRequests, Pending, answer_key
 from gateway.upstreams.link import Connect, Link
 from gateway.upstreams.stan import StanRing
 from gateway.wire.codec import Codec
-from gateway.wire.message import Message, printable
+from gateway.wire.message import Kind, Message, printable
 from gateway.wire.stream import TcpStream, connect, tune
 
 _LATE_PER_UPSTREAM_MAX = 100_000
@@ -51,7 +51,6 @@ class Upstream:
         emit: Emit,
         random: Callable[[], float],
         reserve_stans: ReserveStans,
-        on_late: OnLate,
         on_answered: OnAnswered,
         connect_with: Callable[[str], Connect] | None = None,
     ) -> None:
@@ -59,11 +58,12 @@ class Upstream:
         self.name = settings.name
         self.codec = codec
         self.stans = StanRing(late_max_ms=round(settings.late_max_s * 1000))
+        self._answer_s = settings.answer_s_by_kind
         self._tls = tls
         self._clock = clock
         self._emit = emit
         self._reserve_stans = reserve_stans
-        self._on_late = on_late
+        self.on_late: OnLate = _ignore  # who is told of late answers is made after the upstreams
         self._on_answered = on_answered
         self._late = LateRequests(count_max=_LATE_PER_UPSTREAM_MAX)
         self._up = False
@@ -107,8 +107,10 @@ class Upstream:
             self._stans_short = False
         return stan
 
-    async def ask(self, request: Message, *, transaction_id: int) -> Message:
+    async def ask(self, request: Message, *, transaction_id: int, kind: Kind) -> Message:
         """Send a request over the least busy link and return the answer.
+
+        `kind` says how long that may take, where the settings tell kinds apart.
 
         Raises NotSent where no byte of it can have left, and InDoubt where some may have.
         """
@@ -118,7 +120,11 @@ class Upstream:
                 best = link
         if best is None:
             raise NotSent(f"upstream {self.name} has no link that is up")
-        return await best.ask(request, transaction_id=transaction_id)
+        return await best.ask(
+            request,
+            transaction_id=transaction_id,
+            answer_s=self._answer_s.get(kind, self.settings.answer_s),
+        )
 
     # --- what links report ----------------------------------------------------------------
 
@@ -143,7 +149,7 @@ class Upstream:
             code=answer.response_code,
         )
         if transaction_id is not None:
-            self._on_late(transaction_id, answer)
+            self.on_late(transaction_id, answer)
 
     def answered(self, seconds: float) -> None:
         self._on_answered(self.name, seconds)
@@ -215,6 +221,10 @@ class Upstream:
             return secured
 
         return open_stream
+
+
+def _ignore(transaction_id: int, answer: Message) -> None:
+    """Late answers are events in any case."""
 
 
 class Pool:

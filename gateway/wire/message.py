@@ -78,6 +78,9 @@ REVERSIBLE_KINDS = frozenset(
     )
 )
 
+# Reports of what was done already: never reversed in doubt, but repeated until answered.
+ADVICE_KINDS = frozenset((Kind.OFFLINE, Kind.ADJUSTMENT))
+
 
 class Message:
     """The message type and the fields of one ISO 8583 message, as text.

@@ -28,7 +28,7 @@ def answer(
 
 
 def pending(message: Message, *, at_s: float = 0.0, wait_s: float = 10.0) -> Pending:
-    return Pending(message, transaction_id=1, asked_s=at_s, deadline_s=at_s + wait_s)
+    return Pending(message, transaction_id=1, asked_s=at_s, wait_s=wait_s)
 
 
 def test_an_answer_finds_its_request_once() -> None:
@@ -106,9 +106,7 @@ def test_late_answers_are_known_for_their_time_and_within_a_bound() -> None:
     late = LateRequests(count_max=2)
     for number in range(3):
         late.add(
-            Pending(
-                request(stan=f"{number:06d}"), transaction_id=number, asked_s=0.0, deadline_s=1.0
-            ),
+            Pending(request(stan=f"{number:06d}"), transaction_id=number, asked_s=0.0, wait_s=1.0),
             until_s=float(10 + number),
         )
     assert len(late) == 2
@@ -116,3 +114,13 @@ def test_late_answers_are_known_for_their_time_and_within_a_bound() -> None:
     assert late.pop(answer_key(answer(stan="000001")), now_s=5.0) == 1
     assert late.pop(answer_key(answer(stan="000001")), now_s=5.0) is None
     assert late.pop(answer_key(answer(stan="000002")), now_s=12.0) is None
+
+
+def test_those_that_wait_less_expire_first() -> None:
+    table = PendingTable(count_max=10)
+    patient, hasty = pending(request()), pending(request(stan="000002"), at_s=1.0, wait_s=2.0)
+    table.add(patient)
+    table.add(hasty)
+    assert table.next_deadline_s() == 3.0
+    assert table.expired(3.0) == [hasty]
+    assert table.next_deadline_s() == 10.0

@@ -143,7 +143,9 @@ async def test_answers_come_in_any_order_to_those_who_asked() -> None:
         got: dict[int, Message] = {}
 
         async def ask(stan: int) -> None:
-            got[stan] = await made.link.ask(purchase(stan), transaction_id=stan)
+            got[stan] = await made.link.ask(
+                purchase(stan), transaction_id=stan, answer_s=SETTINGS.answer_s
+            )
 
         for stan in (1, 2, 3):
             nursery.start_soon(ask, stan)
@@ -165,13 +167,13 @@ async def test_over_the_bound_nothing_is_sent() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert not made.link.ready
         with pytest.raises(NotSent):
-            await made.link.ask(purchase(4), transaction_id=4)
+            await made.link.ask(purchase(4), transaction_id=4, answer_s=SETTINGS.answer_s)
         await made.hosts.receive_nowait().stream.aclose()
 
 
 async def _expect_doubt(link: Link, request: Message) -> None:
     with pytest.raises(InDoubt):
-        await link.ask(request, transaction_id=1)
+        await link.ask(request, transaction_id=1, answer_s=SETTINGS.answer_s)
 
 
 async def test_a_link_lost_with_a_request_under_way_leaves_it_in_doubt() -> None:
@@ -188,14 +190,18 @@ async def test_a_link_lost_with_a_request_under_way_leaves_it_in_doubt() -> None
 async def test_while_down_nothing_is_sent() -> None:
     async with rig(up=False) as made:
         with pytest.raises(NotSent):
-            await made.link.ask(purchase(1), transaction_id=1)
+            await made.link.ask(purchase(1), transaction_id=1, answer_s=SETTINGS.answer_s)
         assert made.given_up == []
 
 
 async def test_a_request_the_dialect_cannot_write_is_not_sent() -> None:
     async with rig() as made:
         with pytest.raises(NotSent):
-            await made.link.ask(purchase(1).changed({4: "toolong" * 9}), transaction_id=1)
+            await made.link.ask(
+                purchase(1).changed({4: "toolong" * 9}),
+                transaction_id=1,
+                answer_s=SETTINGS.answer_s,
+            )
         assert made.link.pending == 0
 
 
@@ -233,7 +239,9 @@ async def test_an_unreadable_answer_costs_nobody_else_theirs() -> None:
         answers: list[Message] = []
 
         async def ask() -> None:
-            answers.append(await made.link.ask(purchase(1), transaction_id=1))
+            answers.append(
+                await made.link.ask(purchase(1), transaction_id=1, answer_s=SETTINGS.answer_s)
+            )
 
         nursery.start_soon(ask)
         request = await host.receive()

@@ -1,0 +1,124 @@
+"""Batches: totals at their close (0500), uploads (0320), and which one is open for a terminal."""
+
+from __future__ import annotations
+
+from gateway.clock import Clock
+from gateway.errors import StoreError
+from gateway.keys.security_module import SecurityModule
+from gateway.store.store import Batch, BatchTotals, PutBatch, PutUpload, Store
+from gateway.transactions import duplicates, images
+from gateway.transactions.request import Request
+from gateway.wire.message import Message
+
+_BALANCED, _OUT_OF_BALANCE = "1", "2"  # DE66, settlement code
+_CODE_BALANCED, _CODE_OUT_OF_BALANCE = "00", "95"
+_UNIONPAY_TOTALS = 48  # debits: amount 12, count 3; credits: amount 12, count 3; more may follow
+
+
+class Batches:
+    """The open batch of each terminal; counted by the gateway, opened by its first transaction."""
+
+    def __init__(self, *, store: Store, security: SecurityModule, clock: Clock) -> None:
+        self._store = store
+        self._security = security
+        self._clock = clock
+        self._open: dict[str, Batch] = {}
+
+    async def restore(self) -> None:
+        for batch in await self._store.open_batches():
+            self._open[batch.terminal_id] = batch
+
+    def number(self, terminal_id: str) -> int:
+        """The number of the terminal's open batch; opens its first where it has none yet."""
+        batch = self._open.get(terminal_id)
+        if batch is None:
+            batch = Batch(terminal_id=terminal_id, number=1, opened_ms=self._clock.wall_ms())
+            self._open[terminal_id] = batch
+            # Lost in a crash, it is opened again with the same number.
+            try:
+                self._store.post(PutBatch(batch))
+            except StoreError:
+                return batch.number
+        return batch.number
+
+    async def close(self, request: Request) -> dict[int, str]:
+        """Close the terminal's batch and open the next, durably together.
+
+        Returns the fields of the answer that say how its totals compare with ours. Raises
+        StoreError.
+        """
+        terminal_id = request.message.terminal_id
+        number = self.number(terminal_id)
+        ours = await self._store.batch_totals(terminal_id, number)
+        theirs = reported_totals(request.message)
+        balanced = theirs is None or theirs == ours
+        now_ms = self._clock.wall_ms()
+        opened_ms = self._open[terminal_id].opened_ms
+        following = Batch(terminal_id=terminal_id, number=number + 1, opened_ms=now_ms)
+        await self._store.commit(
+            PutBatch(
+                Batch(
+                    terminal_id=terminal_id,
+                    number=number,
+                    opened_ms=opened_ms,
+                    closed_ms=now_ms,
+                    debits=ours.debits,
+                    debits_minor=ours.debits_minor,
+                    credits=ours.credits,
+                    credits_minor=ours.credits_minor,
+                    balanced=balanced,
+                    reported="" if theirs is None else _text(theirs),
+                )
+            ),
+            PutBatch(following),
+        )
+        self._open[terminal_id] = following
+        return _answer(request.message, ours, balanced=balanced)
+
+    async def upload(self, request: Request) -> None:
+        """Keep one record of a batch upload, sealed; raises StoreError."""
+        message = request.message
+        terminal_id = message.terminal_id
+        batch = self.number(terminal_id)
+        context = b"upload:%s:%d:%s" % (terminal_id.encode(), batch, message.stan.encode())
+        record = self._security.seal(images.pack_request(message), context=context)
+        await self._store.commit(
+            PutUpload(terminal_id, batch, message.stan, request.wall_ms, record)
+        )
+
+
+def reported_totals(message: Message) -> BatchTotals | None:
+    """The terminal's own totals; None where it sent none that can be read.
+
+    ISO 8583:1987: DE74 and DE76 count credits and debits, DE86 and DE88 are their amounts.
+    UnionPay: DE48 has amount and count of debits, then of credits.
+    """
+    iso = [message.get(number) for number in (76, 88, 74, 86)]
+    if any(iso):
+        debits, debits_minor, credits_, credits_minor = (
+            int(text) if text.isdigit() else 0 for text in iso
+        )
+        return BatchTotals(debits, debits_minor, credits_, credits_minor)
+    text = message.get(_UNIONPAY_TOTALS)
+    if len(text) >= 30 and text[:30].isdigit() and duplicates.batch_of(message):
+        return BatchTotals(int(text[12:15]), int(text[:12]), int(text[27:30]), int(text[15:27]))
+    return None
+
+
+def _answer(message: Message, ours: BatchTotals, *, balanced: bool) -> dict[int, str]:
+    if len(message.get(_UNIONPAY_TOTALS)) >= 30 and duplicates.batch_of(message):
+        # UnionPay says it in DE48, in the digit after the totals, and approves in any case.
+        flag = _BALANCED if balanced else _OUT_OF_BALANCE
+        return {39: _CODE_BALANCED, _UNIONPAY_TOTALS: message.get(_UNIONPAY_TOTALS)[:30] + flag}
+    return {
+        39: _CODE_BALANCED if balanced else _CODE_OUT_OF_BALANCE,
+        66: _BALANCED if balanced else _OUT_OF_BALANCE,
+        74: f"{ours.credits:010d}",
+        76: f"{ours.debits:010d}",
+        86: f"{ours.credits_minor:016d}",
+        88: f"{ours.debits_minor:016d}",
+    }
+
+
+def _text(totals: BatchTotals) -> str:
+    return f"{totals.debits}/{totals.debits_minor}/{totals.credits}/{totals.credits_minor}"

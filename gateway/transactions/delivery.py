@@ -1,0 +1,139 @@
+"""Was the answer handed over? Marks what was, and takes back approvals that nobody can have got."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from gateway.clock import Clock
+from gateway.errors import StoreError
+from gateway.store.store import MarkManyDelivered, OweReversal, State, Store
+from gateway.telemetry.events import Emit, Event
+from gateway.transactions.request import Reply
+from gateway.transactions.reversals import Reversals
+from gateway.transactions.states import Happening, after
+
+_UNDELIVERED_REASON = "68"  # DE39 of a reversal: the answer came too late
+_MARK_EVERY_S = 0.1
+_MARKS_MAX = 2_000  # to one operation
+
+TakeBack = Callable[[int], Awaitable[None]]
+
+
+class Delivery:
+    """Knows within this process what was handed to a terminal's connection, and what was not.
+
+    An approval of which no byte was handed over waits for the terminal's repeat or reversal, and is
+    reversed after its grace time. One that was handed over in part or whole is never reversed here:
+    the shop may have it.
+    """
+
+    def __init__(
+        self, *, store: Store, clock: Clock, emit: Emit, grace_s: float, take_back: TakeBack
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._emit = emit
+        self._grace_s = grace_s
+        self._take_back = take_back
+        self._marks: list[tuple[int, int]] = []
+        self._undelivered: OrderedDict[int, float] = OrderedDict()  # transaction -> end of grace
+        self._undelivered_wanted = trio.Event()
+        self._taken_back: set[int] = set()  # being reversed now: its repeat must not be approved
+
+    @property
+    def undelivered_count(self) -> int:
+        return len(self._undelivered)
+
+    def delivered(self, reply: Reply) -> None:
+        """From here on some of the reply may be with the terminal."""
+        if reply.transaction_id:
+            self._marks.append((reply.transaction_id, self._clock.wall_ms()))
+            self._undelivered.pop(reply.transaction_id, None)
+
+    def undelivered(self, reply: Reply) -> None:
+        """The terminal had left before a byte of the reply could be handed over."""
+        self._emit(
+            Event.UNDELIVERED,
+            transaction=reply.transaction_id,
+            terminal=reply.message.terminal_id,
+            stan=reply.message.stan,
+            code=reply.message.response_code,
+        )
+        if reply.approved and reply.transaction_id:
+            self._undelivered[reply.transaction_id] = trio.current_time() + self._grace_s
+            self._undelivered_wanted.set()
+
+    def claim(self, transaction_id: int) -> bool:
+        """A repeat or a reversal of it came: its grace time is over.
+
+        False where it is too late for that, since it is being reversed.
+        """
+        self._undelivered.pop(transaction_id, None)
+        return transaction_id not in self._taken_back
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write marks and watch grace times, until cancelled; the last marks are written then."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._mark)
+                nursery.start_soon(self._watch)
+                task_status.started()
+        finally:
+            self._write_marks()
+
+    async def _mark(self) -> None:
+        while True:
+            await trio.sleep(_MARK_EVERY_S)
+            self._write_marks()
+
+    def _write_marks(self) -> None:
+        """Queue the marks. They may be lost in a crash: an approval found answered is not reversed
+        either, whether it was delivered or not."""
+        while self._marks:
+            some, rest = self._marks[:_MARKS_MAX], self._marks[_MARKS_MAX:]
+            try:
+                self._store.post(MarkManyDelivered(tuple(some)))
+            except StoreError:
+                self._marks = rest
+                return
+            self._marks = rest
+
+    async def _watch(self) -> None:
+        while True:
+            if not self._undelivered:
+                self._undelivered_wanted = trio.Event()
+                await self._undelivered_wanted.wait()
+                continue
+            transaction_id, until_s = next(iter(self._undelivered.items()))
+            if until_s > trio.current_time():
+                await trio.sleep_until(until_s)
+                continue
+            del self._undelivered[transaction_id]
+            # In one go with the removal: no repeat may slip in between and be approved.
+            self._taken_back.add(transaction_id)
+            try:
+                await self._take_back(transaction_id)
+            finally:
+                self._taken_back.discard(transaction_id)
+
+
+async def take_back_undelivered(
+    store: Store, reversals: Reversals, clock: Clock, transaction_id: int
+) -> None:
+    """Owe the reversal of an approval that nobody got and nobody asked for again."""
+    transaction = await store.transaction(transaction_id)
+    if transaction is None or transaction.state not in (State.ANSWERED, State.DELIVERED):
+        return
+    await reversals.owe_regardless(
+        transaction.upstream_stan,
+        OweReversal(
+            transaction_id,
+            transaction.upstream,
+            _UNDELIVERED_REASON,
+            clock.wall_ms(),
+            state=after(transaction.state, Happening.REVERSAL_OWED),
+        ),
+    )

@@ -1,0 +1,154 @@
+"""What is written of a transaction: its draft, its plan, its outcome, and what is sealed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import trio
+
+from gateway.clock import Clock
+from gateway.errors import StoreError
+from gateway.keys.security_module import SecurityModule
+from gateway.store.store import Operation, Settle, State, Store, Transaction
+from gateway.transactions import duplicates, images
+from gateway.transactions.request import Request
+from gateway.wire.message import APPROVAL_CODE, CURRENCY, Message, mask_pan
+
+_RETRY_S = 0.5
+
+
+class Records:
+    """Makes the records of transactions and has the store keep them."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        security: SecurityModule,
+        clock: Clock,
+        transaction_ids: Iterator[int],
+        config_version: str,
+    ) -> None:
+        self.store = store
+        self._security = security
+        self._clock = clock
+        self._ids = transaction_ids
+        self._config_version = config_version
+        # What must be written though the store failed just then. Bounded by what was under way
+        # when it began to fail: nothing new is taken on meanwhile.
+        self._unwritten: deque[Operation] = deque()
+        self._unwritten_wanted = trio.Event()
+
+    # --- before anything is sent ----------------------------------------------------------
+
+    def draft(self, request: Request, key: str, *, batch: int) -> Transaction:
+        """The record of a request as far as it is known before a route is taken."""
+        message = request.message
+        pan = message.pan
+        return Transaction(
+            transaction_id=next(self._ids),
+            repeat_key=key,
+            content=duplicates.content_of(message),
+            created_ms=request.wall_ms,
+            terminal_id=message.terminal_id,
+            merchant_id=message.merchant_id,
+            activation=request.device.activation,
+            kind=request.kind,
+            mti=message.mti,
+            stan=message.stan,
+            rrn=message.rrn,
+            amount_minor=message.amount_minor or 0,
+            currency=message.get(CURRENCY),
+            card_masked=mask_pan(pan),
+            card_token=self._security.card_token(pan) if pan else "",
+            upstream="",
+            upstream_stan=0,
+            config_version=self._config_version,
+            image=b"",
+            batch=batch,
+        )
+
+    def plan(self, draft: Transaction, *, upstream: str, stan: int, outgoing: Message) -> None:
+        """Add the route, and what a reversal or an advice would need of the request."""
+        draft.upstream = upstream
+        draft.upstream_stan = stan
+        draft.rrn = outgoing.rrn
+        draft.image = self._security.seal(
+            images.pack_request(outgoing), context=images.context_of(draft.transaction_id)
+        )
+
+    # --- the outcome ----------------------------------------------------------------------
+
+    def outcome(
+        self, transaction: Transaction, state: State, reply: Message, *, wipe_image: bool
+    ) -> Settle:
+        """The operation that makes an outcome durable: the answer as the terminal gets it."""
+        return Settle(
+            transaction.transaction_id,
+            state,
+            reply.response_code,
+            reply.get(APPROVAL_CODE),
+            self.sealed_answer(transaction.transaction_id, reply),
+            self._clock.wall_ms(),
+            wipe_image,
+            reply.rrn,
+        )
+
+    def sealed_answer(self, transaction_id: int, reply: Message) -> bytes:
+        return self._security.seal(
+            images.pack_answer(reply), context=images.context_of(transaction_id)
+        )
+
+    def answer_of(self, transaction: Transaction) -> Message | None:
+        """The answer that the terminal was given; None where it was given none.
+
+        Raises KeyUnavailable.
+        """
+        return self._opened(transaction, transaction.answer)
+
+    def request_of(self, transaction: Transaction) -> Message | None:
+        """The request as it went upstream, as far as it is kept; None once it is wiped.
+
+        Raises KeyUnavailable.
+        """
+        return self._opened(transaction, transaction.image)
+
+    def _opened(self, transaction: Transaction, sealed: bytes) -> Message | None:
+        if not sealed:
+            return None
+        context = images.context_of(transaction.transaction_id)
+        return images.unpack(self._security.unseal(sealed, context=context))
+
+    # --- what must be written -------------------------------------------------------------
+
+    @property
+    def unwritten(self) -> int:
+        """How many operations wait in memory for the store to work again."""
+        return len(self._unwritten)
+
+    async def write_regardless(self, operation: Operation) -> None:
+        """Make it durable now or, where the store fails, as soon as it works again.
+
+        For what cannot be refused any more, since it has happened. Until it is written, the intent
+        on disk stands for it: a crash finds it without an outcome.
+        """
+        try:
+            await self.store.commit(operation)
+        except StoreError:
+            self._unwritten.append(operation)
+            self._unwritten_wanted.set()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write what could not be written, until cancelled."""
+        task_status.started()
+        while True:
+            await self._unwritten_wanted.wait()
+            self._unwritten_wanted = trio.Event()
+            while self._unwritten:
+                try:
+                    await self.store.commit(self._unwritten[0])
+                except StoreError:
+                    await trio.sleep(_RETRY_S)
+                else:
+                    self._unwritten.popleft()
