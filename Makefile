@@ -4,8 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 ISOLOAD := ../shared/tools/isoload
 
+SECONDS ?= 60
+SEED ?=
+
 .DEFAULT_GOAL := help
-.PHONY: help run test check format demo bench bench-setup lock clean
+.PHONY: help run test check format demo chaos chaos-long bench bench-setup lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +31,12 @@ format: $(VENV)/.dev ## Format the code and mend what the linter can.
 
 demo: $(VENV)/.runtime ## Ten seconds of purchases over TLS, then compare all ledgers.
 	@$(BIN)/python -m loadtest demo --seconds 10 --json
+
+chaos: $(VENV)/.runtime ## Kill, stop and cut off everybody for a minute, then compare all ledgers.
+	@$(BIN)/python -m loadtest chaos --seconds $(SECONDS) --terminals 200 $(if $(SEED),--seed $(SEED)) --json
+
+chaos-long: $(VENV)/.runtime ## The same for six minutes: more than 200 SIGKILLs.
+	@$(BIN)/python -m loadtest chaos --seconds 360 --terminals 200 $(if $(SEED),--seed $(SEED)) --json
 
 bench-setup: $(VENV)/.runtime ## Make the certificates that the benchmark's terminals use.
 	@$(BIN)/python -m loadtest.bench --setup-only

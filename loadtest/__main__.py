@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from random import SystemRandom
 from typing import Annotated, NoReturn, TypeVar
 
 import apsw
@@ -17,9 +18,13 @@ import typer
 from gateway.errors import GatewayError
 from loadtest.acquirer import run_acquirer
 from loadtest.addresses import HostPort, NotLoopback, loopback
+from loadtest.chaos import ChaosOptions, run_chaos
+from loadtest.chaos_actors import UnexpectedEnd
+from loadtest.chaos_plan import plan_of
 from loadtest.control import ControlError, ask
 from loadtest.demo import DemoOptions, run_demo
-from loadtest.fleet import Fleet, FleetOptions, terminal_names
+from loadtest.disks import NoDisk, keep_mounts_private
+from loadtest.fleet import CONNECT_S, Fleet, FleetOptions, terminal_names
 from loadtest.processes import ChildFailed
 from loadtest.reconcile import reconcile_files
 from loadtest.show import CannotShow, run_show
@@ -101,6 +106,11 @@ def terminals(
     seconds: Annotated[float | None, typer.Option("--seconds", help="Default: endless.")] = None,
     answer_s: Annotated[float, typer.Option("--answer-s", help="Wait for an answer.")] = 30.0,
     repeats: Annotated[int, typer.Option("--repeats", help="Before it is reversed.")] = 0,
+    plain_repeats: Annotated[
+        float, typer.Option("--plain-repeats", min=0, max=1, help="Share not marked as repeats.")
+    ] = 0.0,
+    backoff_max_s: Annotated[float, typer.Option("--backoff-max-s", min=0.01)] = 5.0,
+    connect_s: Annotated[float, typer.Option("--connect-s", min=0.01)] = CONNECT_S,
     settle_s: Annotated[float, typer.Option("--settle-s", help="At the end.")] = 30.0,
     seed: Annotated[int, typer.Option("--seed")] = 1,
 ) -> None:
@@ -111,8 +121,15 @@ def terminals(
         ledger=ledger,
         certs=certs,
         ca=ca or _ca_beside(certs),
-        behaviour=Behaviour(purchases_per_s=rate, answer_s=answer_s, repeats=repeats),
+        behaviour=Behaviour(
+            purchases_per_s=rate,
+            answer_s=answer_s,
+            repeats=repeats,
+            plain_repeats=plain_repeats,
+            backoff_max_s=backoff_max_s,
+        ),
         seed=seed,
+        connect_s=connect_s,
     )
 
     async def sell(stop: trio.Event) -> dict[str, int | bool]:
@@ -189,6 +206,56 @@ def show(
     _told(play)
 
 
+@app.command()
+def chaos(
+    *,
+    seconds: Annotated[float, typer.Option("--seconds", min=5, max=3_600)] = 60.0,
+    terminals: Annotated[int, typer.Option("--terminals", min=2, max=5_000)] = 200,
+    rate: Annotated[float, typer.Option("--rate", min=0.01, help="Purchases/s of each.")] = 1.0,
+    seed: Annotated[int | None, typer.Option("--seed", help="Default: any.")] = None,
+    converge_s: Annotated[
+        float, typer.Option("--converge-s", min=1, max=600, help="How long it may take to agree.")
+    ] = 60.0,
+    full_disk: Annotated[bool, typer.Option(help="Fill the gateway's disk up (as root).")] = True,
+    switches: Annotated[
+        list[str] | None, typer.Option("--switch", help="SWITCH=VALUE of both acquirers.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would happen, and end.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Kill, stop and cut off everybody while terminals buy; exit 0 only if all ledgers agree."""
+    seed = SystemRandom().randrange(1, 1_000_000) if seed is None else seed
+    if plan:
+        for line in plan_of(seed, seconds=seconds).lines():
+            _print_line(line)
+        return
+    _checked(switches)
+    if full_disk:
+        try:
+            keep_mounts_private()
+        except NoDisk as error:
+            _say(f"the gateway's disk will not be full in this run: {error}")
+            full_disk = False
+    options = ChaosOptions(
+        seconds=seconds,
+        terminals=terminals,
+        purchases_per_s=rate,
+        seed=seed,
+        converge_s=converge_s,
+        full_disk=full_disk,
+        switches=tuple(switches or ()),
+    )
+    result = _told(partial(_unless_stopped, partial(run_chaos, options, _say)))
+    if result is None:
+        _fail("stopped before its end")
+    summary = result.summary()
+    if json:
+        _print_json(summary)
+    else:
+        typer.echo("  ".join(f"{name} {value}" for name, value in summary.items()))
+    raise typer.Exit(0 if result.passed else _FAILED)
+
+
 # --- running -------------------------------------------------------------------------------------
 
 
@@ -228,7 +295,15 @@ def _told(run: Callable[[trio.Event], Awaitable[T]]) -> T:
     """What `run` returns; what cannot be done is told in plain words, and the exit status is 1."""
     try:
         return trio.run(_until_signalled, run)
-    except* (ChildFailed, CannotShow, NotLoopback, GatewayError, OSError, apsw.Error) as group:
+    except* (
+        ChildFailed,
+        UnexpectedEnd,
+        CannotShow,
+        NotLoopback,
+        GatewayError,
+        OSError,
+        apsw.Error,
+    ) as group:
         for error in _leaves(group):
             _say(f"loadtest: {error}")
     raise typer.Exit(_FAILED)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import random
 import socket
+from pathlib import Path
 from typing import NamedTuple
+
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_FIRST_PORT = 10_240
 
 
 class NotLoopback(ValueError):
@@ -48,3 +53,27 @@ def free_ports(count: int) -> list[int]:
     finally:
         for sock in sockets:
             sock.close()
+
+
+def lasting_ports(count: int) -> list[int]:
+    """As `free_ports`, for listeners that stop and come back.
+
+    They lie below the range that outgoing connections take theirs from, so that none of those can
+    have one of them in the meantime.
+    """
+    try:
+        end = int(_EPHEMERAL.read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError):
+        return free_ports(count)
+    if end - _FIRST_PORT < 100 * count:
+        return free_ports(count)
+    found: list[int] = []
+    for port in random.sample(range(_FIRST_PORT, end), 50 * count):
+        if len(found) == count:
+            break
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        found.append(port)
+    return found

@@ -55,6 +55,7 @@ class FleetOptions:
     seed: int = 1
     amount_min_minor: int = 100
     amount_max_minor: int = 25_000
+    connect_s: float = CONNECT_S
 
 
 class Fleet:
@@ -81,7 +82,7 @@ class Fleet:
                 amount_max_minor=options.amount_max_minor,
             ),
             connection=Connection(
-                dial=_dial_of(name, options), wire=options.wire, connect_s=CONNECT_S
+                dial=_dial_of(name, options), wire=options.wire, connect_s=options.connect_s
             ),
             ledger=self._ledger,
             commit=self._commit,

@@ -65,7 +65,7 @@ class Host:
             self.counts["network"] += 1
             return _response(request, "00")
         if group == "4":
-            return self._reverse(request)
+            return self._reverse(request, switches)
         if group in "12":
             return self._decide(request, switches)
         self.counts["unsupported"] += 1
@@ -112,7 +112,7 @@ class Host:
         )
         return _decision(request, entry)
 
-    def _reverse(self, request: Message) -> Message:
+    def _reverse(self, request: Message, switches: Switches) -> Message:
         now_ms = self._clock.wall_ms()
         key = original_key(request)
         original = self._ledger.find(key)
@@ -120,7 +120,9 @@ class Host:
             self.counts["originals_not_found"] += 1
             self._ledger.put_tombstone(key, now_ms=now_ms)
             return _response(request, ORIGINAL_NOT_FOUND)
-        if original.reversed_ms:
+        if switches.reversals_ignored:
+            self.counts["reversals_ignored"] += 1
+        elif original.reversed_ms:
             self.counts["reversals_repeated"] += 1
         else:
             self.counts["reversed"] += 1

@@ -73,18 +73,37 @@ class Stage:
 
     async def start_gateway(self, config: Path, *, admin_socket: Path) -> Child:
         """A gateway that answers on its admin socket; raises ChildFailed."""
+        gateway = await self.spawn_gateway(config)
+        await gateway_ready(gateway, admin_socket=admin_socket)
+        return gateway
+
+    async def spawn_gateway(self, config: Path) -> Child:
+        """A gateway that has yet to get ready."""
         self.gateway = await self._children.start(
             "gateway",
             python("gateway", "run", "--config", str(config)),
             log=self._logs / "gateway.log",
         )
-        with trio.move_on_after(READY_S):
-            while self.gateway.process.poll() is None:
-                if await _answers(admin_socket):
-                    return self.gateway
-                await trio.sleep(_POLL_S)
-            raise self.gateway.failure()
-        raise ChildFailed(f"the gateway was not ready within {READY_S:g} s: {self.gateway.log}")
+        return self.gateway
+
+    async def start_terminals(
+        self, name: str, *, folder: Path, certs: Path, target: HostPort, options: Sequence[str]
+    ) -> Child:
+        """A process of terminals; one of the same name before it left its ledger in `folder`."""
+        command = python("loadtest", "terminals", "--target", str(target), "--certs", str(certs))
+        command += ["--ledger", str(folder / f"{name}.ledger.db"), *options]
+        return await self._children.start(name, command, log=self._logs / f"{name}.log")
+
+
+async def gateway_ready(gateway: Child, *, admin_socket: Path) -> None:
+    """Returns once a gateway answers on its admin socket; raises ChildFailed."""
+    with trio.move_on_after(READY_S):
+        while gateway.process.poll() is None:
+            if await _answers(admin_socket):
+                return
+            await trio.sleep(_POLL_S)
+        raise gateway.failure()
+    raise ChildFailed(f"the gateway was not ready within {READY_S:g} s: {gateway.log}")
 
 
 async def make_certificates(folder: Path, names: Sequence[TerminalName]) -> Path:
@@ -140,7 +159,7 @@ admin_socket = "gateway.sock"
 drain_s = {drain_s}
 
 [store]
-path = "gateway.db"
+path = "{store}"
 
 [keys]
 keyring = "keyring.json"
@@ -186,8 +205,8 @@ links = 2
 dialect = "iso87_ascii"
 plain = true
 answer_s = {answer_s}
-late_max_s = 60.0
-"""
+late_max_s = {late_max_s}
+{more}"""
 
 
 def write_configuration(
@@ -198,13 +217,25 @@ def write_configuration(
     upstreams: Mapping[str, HostPort],
     answer_s: float,
     drain_s: float,
+    late_max_s: float = 60.0,
+    store: str = "gateway.db",
+    upstream_settings: str = "",
 ) -> Path:
-    """A gateway.toml for a folder with certs/ in it; returns its path."""
+    """A gateway.toml for a folder with certs/ in it; returns its path.
+
+    `upstream_settings` are more lines of TOML for every upstream.
+    """
     members = ", ".join(f'{{ upstream = "{upstream}" }}' for upstream in upstreams)
     text = _CONFIGURATION.format(
-        name=name, drain_s=float(drain_s), listen=listen, members=members
+        name=name, drain_s=float(drain_s), listen=listen, members=members, store=store
     ) + "".join(
-        _UPSTREAM.format(name=upstream, address=address, answer_s=float(answer_s))
+        _UPSTREAM.format(
+            name=upstream,
+            address=address,
+            answer_s=float(answer_s),
+            late_max_s=float(late_max_s),
+            more=upstream_settings,
+        )
         for upstream, address in upstreams.items()
     )
     path = folder / "gateway.toml"

@@ -92,6 +92,7 @@ class Switches(BaseModel):
         BeforeValidator(_rules),
         PlainSerializer(lambda rules: ",".join(str(rule) for rule in rules), return_type=str),
     ] = ()
+    reversals_ignored: bool = False  # answered 00, and the money is kept: a host that cheats
     tombstones: bool = True  # a reversal that overtakes its original keeps it from being approved
 
     def changed(self, changes: Mapping[str, object]) -> Switches:

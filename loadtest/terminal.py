@@ -30,6 +30,7 @@ class Behaviour:
     currency: str = "978"
     answer_s: float = 30.0  # how long it waits for an answer
     repeats: int = 0  # how often an unanswered purchase is sent again before it is reversed
+    plain_repeats: float = 0.0  # share of them that do not say that they are repeats
     sign_on: bool = True
     backoff_first_s: float = 0.1
     backoff_max_s: float = 5.0
@@ -97,7 +98,7 @@ class Terminal:
         """
         try:
             for attempt in self._unsettled:
-                await self._reverse(attempt)
+                await self._settle(attempt)
             while not self._stopping.is_set() and not await self._connected():
                 await self._pause()
             await self._buy_until_stopped()
@@ -154,13 +155,31 @@ class Terminal:
 
     async def _ask(self, attempt: Attempt, basket: Basket) -> Attempt:
         """The attempt as it ended, and as it is in the ledger."""
+        answer = await self._answer_to(requests.purchase(attempt, basket))
+        return await self._conclude(attempt, answer or await self._repeat(attempt, basket))
+
+    async def _settle(self, attempt: Attempt) -> None:
+        """Ends what an earlier life of this terminal left open."""
+        if attempt.outcome is Outcome.REVERSING:
+            await self._reverse(attempt)
+        else:
+            basket = self._shop.basket(attempt.sequence)
+            await self._conclude(attempt, await self._repeat(attempt, basket))
+
+    async def _repeat(self, attempt: Attempt, basket: Basket) -> Message | None:
+        """The answer to the purchase sent again, over a new connection where the last was lost."""
         request = requests.purchase(attempt, basket)
-        answer = await self._answer_to(request)
         for _ in range(self._behaviour.repeats):
+            plain = self._random.random() < self._behaviour.plain_repeats
+            if not await self._connected_in_time():
+                continue
+            answer = await self._answer_to(request if plain else requests.repeated(request))
             if answer is not None:
-                break
-            if await self._connected():
-                answer = await self._answer_to(requests.repeated(request))
+                return answer
+        return None
+
+    async def _conclude(self, attempt: Attempt, answer: Message | None) -> Attempt:
+        """Write down what an answer says; without one the attempt is reversed."""
         if answer is None:
             return await self._reverse(attempt)
         code = answer.response_code
@@ -222,6 +241,14 @@ class Terminal:
             return False
         self._backoff_s = self._behaviour.backoff_first_s
         return True
+
+    async def _connected_in_time(self) -> bool:
+        """Whether there is a line within the time that an answer may take."""
+        with trio.move_on_after(self._behaviour.answer_s):
+            while not await self._connected():
+                await self._pause()
+            return True
+        return False
 
     async def _sign_on(self) -> None:
         answer = await self.connection.ask(
