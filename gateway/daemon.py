@@ -1,16 +1,12 @@
-"""The composition root: builds everything, runs it, and takes it down in the right order."""
+"""Runs a node: starts its parts from the inside out, and takes them down in the right order."""
 
 from __future__ import annotations
 
 import gc
-import itertools
-import random
 import resource
 import signal
-import ssl
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 
 import trio
@@ -19,48 +15,25 @@ from gateway import __version__
 from gateway.admin.api import AdminApi
 from gateway.admin.operations import TerminalOperations
 from gateway.admin.server import serve_admin
-from gateway.clock import Clock, SystemClock
+from gateway.assembly import DESCRIPTORS_SPARE, open_node
+from gateway.clock import SystemClock
 from gateway.errors import InvariantBroken, OperatorError
 from gateway.housekeeping import Housekeeping
-from gateway.keys.keyring import Keyring
-from gateway.keys.security_module import SoftwareSecurityModule
 from gateway.node import Node
-from gateway.policy.decide import Policy
-from gateway.policy.permissions import Permissions
-from gateway.policy.response_codes import APPROVED
 from gateway.settings.loader import Configuration
-from gateway.settings.schema import Upstream as UpstreamSettings
 from gateway.status import StatusReport, register_gauges
-from gateway.store.sqlite import SqliteStore
-from gateway.store.store import ReserveStans
-from gateway.telemetry.alarms import Alarms
-from gateway.telemetry.events import Emit, Event
+from gateway.telemetry.events import Event
 from gateway.telemetry.exporter import serve_metrics
 from gateway.telemetry.log import EventLog
-from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.sink import LineSink
-from gateway.terminals.concentrators import Concentrators
 from gateway.terminals.connection import Service
 from gateway.terminals.dispatch import Dispatcher
-from gateway.terminals.listener import ConnectionCount, Listener
-from gateway.terminals.registry import Registry
-from gateway.transactions.batches import Batches
-from gateway.transactions.delivery import Delivery, take_back_undelivered
-from gateway.transactions.flow import Flow
-from gateway.transactions.originals import Originals
-from gateway.transactions.records import Records
-from gateway.transactions.recovery import recover
-from gateway.transactions.reversals import Reversals
-from gateway.upstreams.pool import Pool, Upstream
-from gateway.upstreams.routing import Router
 from gateway.wire.codec import Codec
-from gateway.wire.tls import ServerTls, ServerTlsFiles, client_context
 
 # The writer's thread must not wait long for the interpreter while the loop is busy.
 _SWITCH_INTERVAL_S = 0.0005
 # A full collection walks every connection: thousands of objects each, for hundreds of ms.
 _GC_THRESHOLDS = (50_000, 20, 1_000)
-_DESCRIPTORS_SPARE = 64  # beside terminals: links, store, log, admin
 
 
 class _Fatal:
@@ -102,7 +75,7 @@ async def run_node(
     log.emit(Event.NODE_STARTING, version=__version__, config=configuration.version)
     try:
         fatal = _Fatal()
-        async with _open(configuration, log, clock, fatal) as node:
+        async with open_node(configuration, log, clock, fatal=fatal.tell) as node:
             await _serve(node, fatal, ready)
         log.emit(Event.NODE_STOPPED)
     finally:
@@ -114,202 +87,10 @@ def _prepare_process(configuration: Configuration) -> None:
     # A core file would hold card data.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = configuration.settings.node.connections_max + _DESCRIPTORS_SPARE
+    wanted = configuration.settings.node.connections_max + DESCRIPTORS_SPARE
     if soft < wanted:
         reachable = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, reachable), hard))
-
-
-# --- building ---------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def _open(
-    configuration: Configuration, log: EventLog, clock: Clock, fatal: _Fatal
-) -> AsyncIterator[Node]:
-    """Open the store and build the node over it; the store is closed last of all."""
-    settings = configuration.settings
-    emit = log.emit
-    metrics = Metrics()
-    alarms = Alarms(
-        settings.alarms.command,
-        timeout_s=settings.alarms.timeout_s,
-        running_max=settings.alarms.running_max,
-        repeat_s=settings.alarms.repeat_s,
-        clock=clock,
-        emit=emit,
-        node=settings.node.name,
-    )
-    log.subscribe(metrics.count_event)
-    log.subscribe(alarms.on_event)
-    security = _security_module(configuration)
-    store = await SqliteStore.open(
-        configuration.resolve(settings.store.path),
-        queue_max=settings.store.queue_max,
-        batch_max=settings.store.batch_max,
-        emit=emit,
-        on_commit=metrics.store_commit,
-        fatal=fatal.tell,
-    )
-    try:
-        registry = await Registry.load(
-            store,
-            ranges=settings.registry.ranges,
-            default_profile=settings.registry.default_profile,
-            clock=clock,
-            emit=emit,
-            profiles=[profile.name for profile in settings.profiles],
-        )
-        records = Records(
-            store=store,
-            security=security,
-            clock=clock,
-            transaction_ids=itertools.count(await store.last_transaction_id() + 1),
-            config_version=configuration.version,
-        )
-        pool = await _pool(configuration, store, metrics, clock, emit)
-        reversals = Reversals(
-            records=records, pool=pool, clock=clock, emit=emit, random=random.random
-        )
-        for upstream in pool:
-            upstream.on_late = reversals.late_answer
-        originals = Originals(
-            store=store,
-            approving=partial(_approving, pool),
-            window_days=settings.repeats.original_days,
-            tombstones_max=settings.repeats.tombstones_max,
-        )
-        delivery = Delivery(
-            store=store,
-            clock=clock,
-            emit=emit,
-            grace_s=settings.repeats.undelivered_grace_s,
-            take_back=partial(take_back_undelivered, store, reversals, clock),
-        )
-        batches = Batches(store=store, security=security, clock=clock)
-        # Marked before the first new request is taken; delivered beside the new ones.
-        await recover(store, clock=clock, emit=emit)
-        await reversals.restore()
-        await originals.restore(clock.wall_ms())
-        await batches.restore()
-        flow = Flow(
-            store=store,
-            records=records,
-            policy=Policy(
-                permissions=Permissions(settings.profiles), version=configuration.version
-            ),
-            router=Router(settings.routes, settings.groups),
-            pool=pool,
-            reversals=reversals,
-            originals=originals,
-            delivery=delivery,
-            batches=batches,
-            clock=clock,
-            emit=emit,
-            measures=metrics,
-            under_way_max=settings.limits.under_way_max,
-        )
-        count = ConnectionCount(count_max=_connections_max(settings.node.connections_max))
-        yield Node(
-            configuration=configuration,
-            log=log,
-            clock=clock,
-            store=store,
-            metrics=metrics,
-            alarms=alarms,
-            registry=registry,
-            pool=pool,
-            records=records,
-            reversals=reversals,
-            delivery=delivery,
-            flow=flow,
-            listeners=[Listener(listener, node=count) for listener in settings.listeners],
-            tls=_server_tls(configuration),
-            concentrators=Concentrators(settings.concentrators),
-        )
-    except* InvariantBroken as broken:
-        emit(Event.INVARIANT_BROKEN, reason=str(broken.exceptions[0]))
-        alarms.tell_rest()
-        raise
-    finally:
-        with trio.CancelScope(shield=True):
-            await store.aclose()
-
-
-def _approving(pool: Pool, upstream: str) -> Sequence[str]:
-    found = pool.get(upstream)
-    return found.settings.approving_codes if found is not None else [APPROVED]
-
-
-def _connections_max(wanted: int) -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, min(wanted, soft - _DESCRIPTORS_SPARE))
-
-
-def _security_module(configuration: Configuration) -> SoftwareSecurityModule:
-    keys = configuration.settings.keys
-    path = configuration.resolve(keys.keyring)
-    if not path.exists():
-        if not keys.create:
-            raise OperatorError(
-                f"{path}: there is no keyring; set keys.create = true to have one made"
-            )
-        Keyring.create(path)
-    return SoftwareSecurityModule(Keyring.load(path))
-
-
-def _server_tls(configuration: Configuration) -> dict[str, ServerTls]:
-    found = {}
-    for listener in configuration.settings.listeners:
-        if listener.tls is not None:
-            tls = listener.tls
-            files = ServerTlsFiles(
-                certificate=configuration.resolve(tls.certificate),
-                key=configuration.resolve(tls.key),
-                client_ca=configuration.resolve(tls.client_ca),
-                crl=configuration.resolve(tls.crl) if tls.crl else None,
-            )
-            found[listener.name] = ServerTls(files, session_tickets=tls.session_tickets)
-    return found
-
-
-def _client_tls(configuration: Configuration, upstream: UpstreamSettings) -> ssl.SSLContext | None:
-    tls = upstream.tls
-    if tls is None:
-        return None
-    return client_context(
-        configuration.resolve(tls.ca),
-        certificate=configuration.resolve(tls.certificate) if tls.certificate else None,
-        key=configuration.resolve(tls.key) if tls.key else None,
-    )
-
-
-async def _pool(
-    configuration: Configuration, store: SqliteStore, metrics: Metrics, clock: Clock, emit: Emit
-) -> Pool:
-    async def reserve(upstream: str, first: int, now_ms: int) -> None:
-        await store.commit(ReserveStans(upstream, first, now_ms))
-
-    upstreams = []
-    for settings in configuration.settings.upstreams:
-        upstream = Upstream(
-            settings,
-            codec=Codec(configuration.dialects[settings.dialect]),
-            tls=_client_tls(configuration, settings),
-            clock=clock,
-            emit=emit,
-            random=random.random,
-            reserve_stans=reserve,
-            on_answered=lambda name, seconds: metrics.upstream_answer(
-                upstream=name, seconds=seconds
-            ),
-        )
-        blocks = await store.stan_blocks(settings.name)
-        upstream.stans.restore(
-            [(block.first, block.reserved_ms) for block in blocks], now_ms=clock.wall_ms()
-        )
-        upstreams.append(upstream)
-    return Pool(upstreams)
 
 
 # --- running ----------------------------------------------------------------------------------
