@@ -168,7 +168,7 @@ class Reversals:
     ) -> None:
         """One attempt; what is not done by it goes back into the queue."""
         try:
-            again = await self._attempt(upstream, owed)
+            again = await self._attempt(upstream, queue, owed)
         except (StoreError, KeyUnavailable) as error:
             self._emit(
                 Event.HANDLER_FAILED,
@@ -176,12 +176,16 @@ class Reversals:
                 upstream=owed.upstream,
                 reason=str(error),
             )
-            again = _later(owed, self._clock.wall_ms() + round(_STORE_RETRY_S * 1000))
+            # As it stands by now: the same STAN again, if it has one.
+            at_ms = self._clock.wall_ms() + round(_STORE_RETRY_S * 1000)
+            again = replace(queue.current(owed), next_attempt_ms=at_ms)
         finally:
             limiter.release_on_behalf_of(borrower)
         queue.finished(owed, again)
 
-    async def _attempt(self, upstream: Upstream, owed: OwedReversal) -> OwedReversal | None:
+    async def _attempt(
+        self, upstream: Upstream, queue: _Queue, owed: OwedReversal
+    ) -> OwedReversal | None:
         """Send a reversal once. Returns what is still owed of it, or None when it is ended."""
         settings = upstream.settings
         if not upstream.ready:
@@ -208,6 +212,7 @@ class Reversals:
             attempts=owed.attempts + 1,
             next_attempt_ms=now_ms + self._backoff_ms(upstream, owed.attempts),
         )
+        queue.note(owed)
         await self._store.commit(
             NoteAttempt(owed.transaction_id, stan, owed.attempts, owed.next_attempt_ms)
         )
@@ -440,6 +445,13 @@ class _Queue:
         """A new debt; one for a transaction that has one already is the same debt."""
         if owed.transaction_id not in self._owed:
             self._push(owed)
+
+    def note(self, owed: OwedReversal) -> None:
+        """What is under way has a STAN now, and counts one attempt more."""
+        self._owed[owed.transaction_id] = owed
+
+    def current(self, owed: OwedReversal) -> OwedReversal:
+        return self._owed[owed.transaction_id]
 
     def finished(self, owed: OwedReversal, again: OwedReversal | None) -> None:
         """An attempt is over: what is left of the debt waits for its next turn."""
