@@ -179,6 +179,28 @@ def test_what_is_no_request_is_not_answered(node: RunningNode) -> None:
     assert (second["event"], second["deadline"]) == ("deadline_passed", "idle_s")
 
 
+def test_what_is_no_tls_is_told_whether_the_peer_stays_or_leaves(node: RunningNode) -> None:
+    early, late = [new_address() for _ in range(20)], new_address()
+
+    async def no_handshake(address: str) -> None:
+        stream = await call(node.tls, address)
+        await send(stream, b"GET / HTTP/1.1\r\n\r\n")
+        # Gone before an alert can be sent.
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await stream.aclose()
+
+    async def attack() -> None:
+        for address in early:
+            await no_handshake(address)
+        stream = await secured(node, late, node.context("T0000002"))
+        await send(stream.transport_stream, b"\x17\x03\x03\x00\x20" + bytes(32))
+        await until_closed(stream.transport_stream)
+
+    trio.run(attack)
+    told_once(node, early, "handshake_failed", listener="shops")
+    told_once(node, [late], "frame_rejected", listener="shops")
+
+
 # --- peers that keep the gateway waiting --------------------------------------------------------
 
 

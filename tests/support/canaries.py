@@ -61,6 +61,7 @@ CARD_FIELDS = {
 SECRETS = {
     "card number": PAN_HIDDEN,
     "card number, longer": PAN[5:-3],
+    "card number, whole": PAN,
     "track 1": _DISCRETIONARY_1,
     "track 1, name": NAME,
     "track 2": _DISCRETIONARY_2,
