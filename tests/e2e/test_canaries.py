@@ -89,7 +89,7 @@ def refused(node: RunningNode) -> list[str]:
         tls.ask(purchase(22, terminal="T0000002", f42="MERCHANT0000002")),
         tls.ask(purchase(23, terminal="T0000001")),
         tls.ask(purchase(24, terminal="T9999999")),
-        tls.ask(purchase(25, terminal="T0000002").changed({}, mti="0500")),
+        tls.ask(purchase(25, terminal="T0000002").changed({70: "161"}, mti="0800")),
         # Too long for the acquirer.
         tls.ask(purchase(26, terminal="T0000002", f63="X" * 999)),
     ]
@@ -138,7 +138,7 @@ def not_understood(node: RunningNode) -> list[str]:
 
 
 def undone(node: RunningNode) -> None:
-    """Reversed by the terminal, in doubt and reversed by the gateway, in doubt and given up."""
+    """Reversed by the terminal; in doubt and then reversed, repeated or given up; uploaded."""
     peer = node.connect()
     request = purchase(60, terminal="T0000160")
     assert peer.ask(request).response_code == "00"
@@ -149,10 +149,14 @@ def undone(node: RunningNode) -> None:
     node.switch("mute=true")
     assert peer.ask(purchase(62, terminal="T0000160")).response_code == "91"
     assert peer.ask(purchase(63, terminal="T0000160", f3="200000")).response_code == "91"
-    node.wait_for_event("reversal_owed", count=2)
+    peer.ask(purchase(64, terminal="T0000160").changed({}, mti="0220"))
+    node.wait_for_event("reversal_owed", count=3)
     assert_nowhere(node, [])  # What is owed is kept, and sealed.
     node.switch("mute=false")
-    node.wait_for_event("reversal_done", count=2)
+    node.wait_for_event("reversal_done", count=3)
+    for stan, mti in ((65, "0320"), (66, "0500")):
+        answer = peer.ask(purchase(stan, terminal="T0000160").changed({}, mti=mti))
+        assert answer.response_code in ("00", "95")  # with or without a difference in its totals
     peer.close()
 
 

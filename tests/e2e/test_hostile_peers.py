@@ -27,7 +27,7 @@ IDLE_S = 3.0
 DRAIN_S = 2.0
 # A deadline is looked at now and then, and the machine is shared.
 LATE_S = 2.0
-PER_ADDRESS, IN_ALL = 8, 150
+PER_ADDRESS, IN_ALL = 8, 100
 ECHO = Message("0800", {7: "1121120000", 11: "000001", 41: "T0000009", 70: "301"})
 
 
@@ -101,7 +101,7 @@ def test_a_thousand_random_byte_strings(node: RunningNode, street: Street) -> No
             await trio.aclose_forcefully(stream)
 
     async def attack_all() -> None:
-        limiter = trio.CapacityLimiter(100)
+        limiter = trio.CapacityLimiter(60)
         async with trio.open_nursery() as nursery:
             for number in range(len(strings)):
                 nursery.start_soon(attack, number, limiter)
@@ -253,7 +253,7 @@ def test_half_a_frame_one_byte_at_a_time_and_silence(node: RunningNode, street: 
         trio.run(attack)
     print(f"closed after {min(took_s):.2f} to {max(took_s):.2f} s, deadline {DEADLINE_S:g} s")
     assert len(took_s) == 10
-    assert min(took_s) > 0.9 * DEADLINE_S
+    assert min(took_s) > 0.7 * DEADLINE_S
     assert max(took_s) < DEADLINE_S + LATE_S
     for deadline, some in addresses.items():
         told_once(node, some, "deadline_passed", deadline=deadline)
@@ -348,7 +348,7 @@ def test_a_terminal_that_has_nothing_more_to_say(node: RunningNode) -> None:
             nursery.start_soon(visit, node.tls)
 
     trio.run(visit_all)
-    assert min(took_s) > 0.9 * IDLE_S
+    assert min(took_s) > 0.7 * IDLE_S
     assert max(took_s) < IDLE_S + LATE_S
     told_once(node, addresses, "deadline_passed", deadline="idle_s")
 

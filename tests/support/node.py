@@ -54,7 +54,7 @@ listen = "127.0.0.1:{metrics}"
 
 [[profiles]]
 name = "retail"
-kinds = ["purchase", "refund", "balance"]
+kinds = ["purchase", "refund", "balance", "offline"]
 
 [registry]
 default_profile = "retail"
