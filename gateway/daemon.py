@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import resource
 import signal
 import sys
@@ -86,6 +87,9 @@ def _prepare_process(configuration: Configuration) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     # A core file would hold card data.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # It would print a traceback to standard error for each accept that finds no descriptor left;
+    # the admin socket and the metrics port wait a moment and try again without being told so.
+    logging.getLogger("trio.serve_listeners").disabled = True
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = configuration.settings.node.connections_max + DESCRIPTORS_SPARE
     if soft < wanted:

@@ -41,9 +41,12 @@ class Housekeeping:
         self._clock = clock
         self._emit = emit
         self._look = trio.Event()
+        self._failed: set[str] = set()  # listeners whose files could not be read lately
+        self.waiting = False  # for its next look
 
     def look_now(self) -> None:
         """Look at the certificate files at once rather than at the next turn."""
+        self.waiting = False
         self._look.set()
 
     async def watch_certificates(self) -> None:
@@ -53,17 +56,21 @@ class Housekeeping:
                 await self._reload(name, tls)
                 self._warn(name, tls)
             self._look = trio.Event()
+            self.waiting = True
             with trio.move_on_after(self._node.watch_s):
                 await self._look.wait()
+            self.waiting = False
 
     async def _reload(self, listener: str, tls: ServerTls) -> None:
         try:
             changed = await trio.to_thread.run_sync(tls.reload)
         except CertificateUnusable as error:
             # The former files stay in force.
+            self._failed.add(listener)
             self._emit(Event.CRL_FAILED, listener=listener, reason=str(error))
             return
-        if changed:
+        if changed or listener in self._failed:
+            self._failed.discard(listener)
             revoked = len(tls.revocations) if tls.revocations is not None else 0
             self._emit(Event.CRL_LOADED, listener=listener, revoked=revoked)
             now_ms = self._clock.wall_ms()

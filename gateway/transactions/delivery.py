@@ -55,6 +55,8 @@ class Delivery:
 
     def undelivered(self, reply: Reply) -> None:
         """The terminal had left before a byte of the reply could be handed over."""
+        if not reply.transaction_id:
+            return  # Nothing was done that it would have to know.
         self._emit(
             Event.UNDELIVERED,
             transaction=reply.transaction_id,
@@ -62,7 +64,7 @@ class Delivery:
             stan=reply.message.stan,
             code=reply.message.response_code,
         )
-        if reply.approved and reply.transaction_id:
+        if reply.approved:
             self._undelivered[reply.transaction_id] = trio.current_time() + self._grace_s
             self._undelivered_wanted.set()
 

@@ -49,7 +49,7 @@ class Records:
         return Transaction(
             transaction_id=next(self._ids),
             repeat_key=key,
-            content=duplicates.content_of(message),
+            content=self._security.content_hash(duplicates.content_of(message).encode()),
             created_ms=request.wall_ms,
             terminal_id=message.terminal_id,
             merchant_id=message.merchant_id,
