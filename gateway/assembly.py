@@ -86,6 +86,8 @@ async def open_node(
     store: Store = opened
     if fault is Fault.ACK_BEFORE_WRITE:
         store = faults.HastyStore(opened)
+    elif fault is Fault.KEEP_NOTHING:
+        store = faults.ForgetfulStore(opened)
     try:
         yield await _assembled(
             configuration,

@@ -14,7 +14,14 @@ from typing import Any
 import trio
 
 from gateway.errors import InDoubt, NotSent, OperatorError
-from gateway.store.store import Operation, OwedReversal, Store, Transaction
+from gateway.store.store import (
+    MarkManyDelivered,
+    Operation,
+    OwedReversal,
+    Settle,
+    Store,
+    Transaction,
+)
 from gateway.transactions.reversals import Reversals
 from gateway.upstreams.pool import Upstream
 from gateway.wire.message import Kind, Message
@@ -28,6 +35,7 @@ class Fault(StrEnum):
     ACK_BEFORE_WRITE = "ack-before-write"
     RESEND_AFTER_SEND = "resend-after-send"
     ACCEPT_25_AT_ONCE = "accept-25-at-once"
+    KEEP_NOTHING = "keep-nothing"  # what durability costs is measured against this
 
 
 def wanted(environment: Mapping[str, str], *, production: bool) -> Fault:
@@ -67,6 +75,31 @@ class HastyStore:
     async def _later(write: Any) -> None:
         await trio.sleep(_WRITE_LATER_S)
         await write()
+
+
+class ForgetfulStore:
+    """Keeps no transaction at all, and everything else as it should."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def intend(self, transaction: Transaction) -> Transaction | None:
+        await trio.lowlevel.checkpoint()
+        return None
+
+    async def commit(self, *operations: Operation) -> None:
+        kept = [one for one in operations if not isinstance(one, Settle)]
+        if kept:
+            await self._store.commit(*kept)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def post(self, operation: Operation) -> None:
+        if not isinstance(operation, MarkManyDelivered):
+            self._store.post(operation)
 
 
 class ResendingUpstream(Upstream):

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gateway import __version__
+from gateway import __version__, faults
 from loadtest.processes import Child, ChildFailed, Children, python, run_once
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -44,6 +44,7 @@ class Scenario:
     sketch_tps: str = ""
 
 
+UNKEPT = Scenario("the same, nothing kept", 100, tls=False, rate=0, seconds=10)
 SCENARIOS = (
     Scenario("plain, closed loop", 100, tls=False, rate=0, seconds=10,
              sketch_cpu_us="81-86", sketch_tps="12,000-13,000"),
@@ -131,6 +132,17 @@ async def _measure(tool: Path, quick: bool, console: Console) -> dict[str, Any]:
             for scenario in SCENARIOS:
                 console.print(f"{scenario.name} ...")
                 runs.append(await _run(tool, scenario, gateway.pid, quick))
+            await gateway.stop(grace_s=15)
+            # What durability costs: the same work with a store that keeps nothing.
+            console.print(f"{UNKEPT.name} ...")
+            forgetful = await children.start(
+                "gateway-unkept",
+                ["env", f"{faults.VARIABLE}={faults.Fault.KEEP_NOTHING}"]
+                + python("gateway", "run", "--config", str(_CONFIG)),
+                log=logs / "gateway-unkept.log",
+            )
+            await _until_it_listens(forgetful)
+            runs.insert(1, await _run(tool, UNKEPT, forgetful.pid, quick))
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": __version__,

@@ -194,7 +194,7 @@ class Backoff(Table):
     """Waits between attempts: each twice the last, with full jitter, up to the bound."""
 
     first_s: Seconds = 0.2
-    max_s: Seconds = 15.0
+    max_s: Seconds = 5.0
 
 
 class Upstream(Table):

@@ -153,6 +153,8 @@ class Reversals:
         limiter = trio.CapacityLimiter(upstream.settings.reversals_under_way_max)
         async with trio.open_nursery() as nursery:
             while True:
+                # While the upstream is away its debts wait here, not one by one.
+                await upstream.until_ready()
                 owed = await queue.next(self._clock)
                 borrower = object()
                 await limiter.acquire_on_behalf_of(borrower)

@@ -21,6 +21,7 @@ from gateway.wire.stream import TcpStream, connect, tune
 
 _LATE_PER_UPSTREAM_MAX = 100_000
 _STAN_RETRY_S = 0.2
+_FULL_RETRY_S = 0.2
 
 ReserveStans = Callable[[str, int, int], Awaitable[None]]
 OnLate = Callable[[int, Message], None]
@@ -67,6 +68,7 @@ class Upstream:
         self._on_answered = on_answered
         self._late = LateRequests(count_max=_LATE_PER_UPSTREAM_MAX)
         self._up = False
+        self._changed = trio.Event()  # set whenever a link comes up or goes down
         self._stans_short = False
         self._reservation_wanted = trio.Event()
         opener = connect_with or self._opener
@@ -89,6 +91,12 @@ class Upstream:
     @property
     def ready(self) -> bool:
         return any(link.ready for link in self.links)
+
+    async def until_ready(self) -> None:
+        """Return once a link is up and has room."""
+        while not self.ready:
+            with trio.move_on_after(_FULL_RETRY_S):  # room is made without a link changing
+                await self._changed.wait()
 
     @property
     def pending(self) -> int:
@@ -129,6 +137,8 @@ class Upstream:
     # --- what links report ----------------------------------------------------------------
 
     def link_changed(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
         up = any(link.state == "up" for link in self.links)
         if up is not self._up:
             self._up = up
