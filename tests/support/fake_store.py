@@ -83,7 +83,8 @@ class FakeStore:
         if known is not None:
             return known
         self.intents.append(transaction)
-        self.transactions[transaction.transaction_id] = transaction
+        # A copy: what the flow changes in its own without saying so is not on disk.
+        self.transactions[transaction.transaction_id] = replace(transaction)
         return None
 
     async def commit(self, *operations: Operation) -> None:
@@ -321,6 +322,9 @@ class FakeStore:
 
     def _apply_to_reversal(self, operation: OweReversal | NoteAttempt | EndReversal) -> None:
         transaction_id = operation.transaction_id
+        needed = isinstance(operation, NoteAttempt) or operation.state is State.GIVEN_UP
+        if needed and transaction_id not in self.reversals:
+            raise StoreError("no such reversal")
         match operation:
             case OweReversal():
                 known = self.reversals.get(transaction_id)

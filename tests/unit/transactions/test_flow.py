@@ -2,252 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from functools import partial
-
 import pytest
 import trio
 import trio.testing
 
 from gateway.clock import VirtualClock
-from gateway.policy.decide import Policy
-from gateway.policy.permissions import Permissions
-from gateway.settings.schema import Backoff, Group, Member, Profile, Route
-from gateway.settings.schema import Upstream as UpstreamSettings
 from gateway.store.store import (
     Device,
     DeviceState,
     OweReversal,
     Reroute,
-    ReserveStans,
     Settle,
     State,
 )
 from gateway.telemetry.events import Event
 from gateway.transactions import images
-from gateway.transactions.batches import Batches
-from gateway.transactions.delivery import Delivery, take_back_undelivered
-from gateway.transactions.flow import Flow
-from gateway.transactions.originals import Originals
-from gateway.transactions.records import Records
 from gateway.transactions.recovery import recover
-from gateway.transactions.request import Reply, Request
-from gateway.transactions.reversals import Reversals
-from gateway.upstreams.pool import Pool, Upstream
-from gateway.upstreams.routing import Router
-from gateway.wire.codec import Codec
-from gateway.wire.dialect import shipped_dialects
-from gateway.wire.message import Kind, Message, kind_of
-from tests.support.acquirer import FakeAcquirer, approve, silent, with_code
+from gateway.transactions.request import Reply
+from gateway.wire.message import Message
+from tests.support.acquirer import approve, silent, with_code
 from tests.support.fake_store import FakeStore
-from tests.support.security import PlainSecurity
-
-START_MS = round(datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp() * 1000)
-PAN = "9999990000000007"
-GRACE_S = 20.0
-DEVICE = Device(
-    device_id=1,
-    terminal_id="T0000001",
-    merchant_id="MERCHANT0000001",
-    activation=1,
-    state=DeviceState.ACTIVE,
-    profile="retail",
-)
-ALL = [
-    Kind.PURCHASE,
-    Kind.VOID,
-    Kind.COMPLETION,
-    Kind.REFUND,
-    Kind.BALANCE,
-    Kind.PREAUTHORISATION,
-]
-
-
-def upstream_settings(name: str) -> UpstreamSettings:
-    return UpstreamSettings(
-        name=name,
-        addresses=["127.0.0.1:1"],
-        dialect="iso87_ascii",
-        plain=True,
-        answer_s=5.0,
-        late_max_s=30.0,
-        backoff=Backoff(first_s=0.1, max_s=1.0),
-        reversal_backoff=Backoff(first_s=1.0, max_s=8.0),
-        reversal_attempts_max=4,
-    )
-
-
-def purchase(stan: int = 1, changes: dict[int, str] | None = None) -> Message:
-    return Message(
-        "0200",
-        {
-            2: PAN,
-            3: "000000",
-            4: "000000001000",
-            7: "1121120000",
-            11: f"{stan:06d}",
-            12: "120000",
-            13: "1121",
-            14: "2912",
-            22: "051",
-            25: "00",
-            35: f"{PAN}=29121010000000000000",
-            37: f"632512{stan:06d}",
-            41: "T0000001",
-            42: "MERCHANT0000001",
-            49: "978",
-            52: "0123456789ABCDEF",
-        }
-        | (changes or {}),
-    )
-
-
-def reversal_of(request: Message) -> Message:
-    data = f"{request.mti}{request.stan}{request.get(7)}".ljust(42, "0")
-    kept = {n: v for n, v in request.fields.items() if n not in (35, 52)}
-    return Message("0400", kept | {11: "000900", 39: "68", 90: data})
-
-
-class Measures:
-    def __init__(self) -> None:
-        self.codes: list[str] = []
-
-    def transaction(self, *, kind: str, response_code: str, upstream: str, seconds: float) -> None:
-        assert seconds >= 0
-        self.codes.append(response_code)
-
-    def refused(self, reason: str) -> None:
-        self.codes.append(reason)
-
-
-class Rig:
-    """A flow over two fake acquirers, `a` first and `b` as its backup."""
-
-    def __init__(self, store: FakeStore) -> None:
-        self.store = store
-        self.security = PlainSecurity()
-        self.clock = VirtualClock(START_MS)
-        self.events: list[tuple[Event, dict[str, object]]] = []
-        self.measures = Measures()
-        self.acquirers = {"a": FakeAcquirer(), "b": FakeAcquirer()}
-        self.pool = Pool([self._upstream(name) for name in self.acquirers])
-        self.records = Records(
-            store=store,
-            security=self.security,
-            clock=self.clock,
-            transaction_ids=itertools.count(max(store.transactions, default=0) + 1),
-            config_version="v1",
-        )
-        self.reversals = Reversals(
-            records=self.records,
-            pool=self.pool,
-            clock=self.clock,
-            emit=self.emit,
-            random=lambda: 0.5,
-        )
-        for upstream in self.pool:
-            upstream.on_late = self.reversals.late_answer
-        self.originals = Originals(
-            store=store,
-            approving=lambda upstream: self.pool[upstream].settings.approving_codes,
-            window_days=30,
-            tombstones_max=100,
-        )
-        self.delivery = Delivery(
-            store=store,
-            clock=self.clock,
-            emit=self.emit,
-            grace_s=GRACE_S,
-            take_back=partial(take_back_undelivered, store, self.reversals, self.clock),
-        )
-        self.batches = Batches(store=store, security=self.security, clock=self.clock)
-        self.flow = Flow(
-            store=store,
-            records=self.records,
-            policy=Policy(
-                permissions=Permissions(
-                    [
-                        Profile(name="retail", kinds=ALL),
-                        Profile(name="offline", kinds=ALL, keeps_advices=True),
-                    ]
-                ),
-                version="v1",
-            ),
-            router=Router(
-                [Route(name="all", group="g")],
-                [Group(name="g", members=[Member(upstream="a"), Member(upstream="b")])],
-            ),
-            pool=self.pool,
-            reversals=self.reversals,
-            originals=self.originals,
-            delivery=self.delivery,
-            batches=self.batches,
-            clock=self.clock,
-            emit=self.emit,
-            measures=self.measures,
-            under_way_max=5,
-        )
-
-    def emit(self, event: Event, /, **fields: object) -> None:
-        self.events.append((event, fields))
-
-    def names(self) -> list[Event]:
-        return [event for event, _ in self.events]
-
-    def _upstream(self, name: str) -> Upstream:
-        async def reserve(upstream: str, first: int, now_ms: int) -> None:
-            await self.store.commit(ReserveStans(upstream, first, now_ms))
-
-        return Upstream(
-            upstream_settings(name),
-            codec=Codec(shipped_dialects()["iso87_ascii"]),
-            tls=None,
-            clock=self.clock,
-            emit=self.emit,
-            random=lambda: 0.5,
-            reserve_stans=reserve,
-            on_answered=lambda name, seconds: None,
-            connect_with=self.acquirers[name].connect_with,
-        )
-
-    async def ask(self, message: Message, *, device: Device = DEVICE) -> Reply:
-        return await self.flow.serve(
-            Request(
-                message,
-                kind_of(message),
-                device,
-                listener="shops",
-                code_set="iso",
-                wall_ms=self.clock.wall_ms(),
-                started_s=trio.current_time(),
-            )
-        )
-
-    def only(self) -> State:
-        [transaction] = self.store.transactions.values()
-        return transaction.state
-
-
-@asynccontextmanager
-async def rig(store: FakeStore | None = None) -> AsyncIterator[Rig]:
-    made = Rig(FakeStore() if store is None else store)
-    async with trio.open_nursery() as nursery:
-        for acquirer in made.acquirers.values():
-            nursery.start_soon(acquirer.run)
-        await nursery.start(made.pool.run)
-        await made.reversals.restore()
-        await made.originals.restore(START_MS)
-        await made.batches.restore()
-        await nursery.start(made.records.run)
-        await nursery.start(made.reversals.run)
-        await nursery.start(made.delivery.run)
-        await trio.testing.wait_all_tasks_blocked()
-        yield made
-        nursery.cancel_scope.cancel()
-
+from tests.support.rig import PAN, START_MS, purchase, reversal_of, rig
+from tests.support.stores import Emitted
 
 # --- a purchase ---------------------------------------------------------------------------------
 
@@ -666,9 +442,9 @@ async def test_killed_with_a_request_under_way_its_reversal_is_delivered_after_t
         [sent] = made.acquirers["a"].received
         made.store.posted.clear()
     assert next(iter(store.transactions.values())).state is State.INTENDED
-    found: list[Event] = []
-    await recover(store, clock=VirtualClock(START_MS), emit=lambda event, **_: found.append(event))
-    assert found == [Event.RECOVERY_DONE]
+    found = Emitted()
+    await recover(store, clock=VirtualClock(START_MS), emit=found)
+    assert found.names() == [Event.RECOVERY_DONE]
     async with rig(store) as made:
         await trio.sleep(5)
         [reversal] = made.acquirers["a"].received
