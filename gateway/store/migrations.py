@@ -53,7 +53,7 @@ CREATE TABLE outcomes (
 -- to name these states as they are named here.
 CREATE INDEX outcomes_still_open ON outcomes (state)
     WHERE state = 'timed_out' OR state = 'reversal_owed' OR state = 'advice_owed'
-        OR state = 'given_up' OR state = 'answered';
+        OR state = 'given_up';
 CREATE INDEX outcomes_by_rrn ON outcomes (rrn) WHERE rrn <> '';
 
 CREATE TABLE reversals (

@@ -31,15 +31,26 @@ ORDER BY t.transaction_id
 FOLLOW_UPS: Final = SELECT_TRANSACTIONS + _AMONG_FOLLOW_UPS
 # Codes that approve, in ISO 8583 and UnionPay alike.
 _APPROVING: Final = "('00', '08', '10', '11', '16')"
+# Without an index: one would cost each payment an entry and its removal.
 _NOT_DELIVERED: Final = f"""
-WHERE o.state = 'answered' AND o.delivered_ms = 0 AND o.response_code IN {_APPROVING}
-    AND o.answered_ms >= ? AND o.answered_ms < ?
-ORDER BY o.transaction_id LIMIT ?
-"""
+WHERE t.transaction_id IN (
+    SELECT transaction_id FROM outcomes
+    WHERE transaction_id BETWEEN ? AND ?
+        AND state = 'answered' AND delivered_ms = 0 AND response_code IN {_APPROVING}
+        AND answered_ms >= ? AND answered_ms < ?
+    ORDER BY transaction_id LIMIT ?
+)
+ORDER BY t.transaction_id
+"""  # noqa: S608 (constants only)
 UNDELIVERED: Final = SELECT_TRANSACTIONS + _NOT_DELIVERED
 SELECT_REVERSALS: Final = """
 SELECT transaction_id, upstream, upstream_stan, reason, created_ms, attempts, next_attempt_ms,
     given_up, advice, amount_minor FROM reversals
+"""
+# Two seeks; "SELECT min(…), max(…)" in one would read everything.
+FIRST_AND_LAST_ID: Final = """
+SELECT (SELECT min(transaction_id) FROM transactions),
+    (SELECT max(transaction_id) FROM transactions)
 """
 COUNT_BY_STATE: Final = """
 SELECT 'intended', count(*) FROM open_intents UNION ALL

@@ -87,11 +87,12 @@ _batch_facts_of = attrgetter(
     "reported",
 )
 _DAY_MS: Final = 86_400_000
+ONE_DAY: Final = 1 << 32  # between a terminal's rows of `terminal_day` and those of the next day
 
 
 def terminal_day(terminal_id: str, wall_ms: int) -> int:
     """What finds a terminal's transactions of a UTC day (and now and then another terminal's)."""
-    return wall_ms // _DAY_MS << 32 | zlib.crc32(terminal_id.encode())
+    return wall_ms // _DAY_MS * ONE_DAY + zlib.crc32(terminal_id.encode())
 
 
 def intent(transaction: Transaction) -> tuple[Row, int]:

@@ -6,7 +6,8 @@ import contextlib
 import fcntl
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,35 +15,31 @@ import apsw
 import trio
 
 from gateway.errors import OperatorError, StoreError, StoreOverloaded
-from gateway.store import migrations, queries, rows
-from gateway.store.store import (
-    Batch,
-    BatchTotals,
-    Criteria,
-    Device,
-    Operation,
-    OwedReversal,
-    StanBlock,
-    State,
-    StoreHealth,
-    Tombstone,
-    Transaction,
-)
+from gateway.store import migrations, rows
+from gateway.store.reads import Reads
+from gateway.store.store import Operation, StoreHealth, Transaction
 from gateway.store.writer import Outcome, Ticket, Writer
 from gateway.telemetry.events import Emit, Event
 
 _CHECKPOINT_PAGES = 4_000  # of 4 KiB: how far the write-ahead log grows
 _CACHE_KIB = 32_768
 _COMMITS_REMEMBERED = 256
-_DAY_MS = 86_400_000
 _BUSY_MS = 2_000  # somebody with a shell on the file; no second node gets past the lock
-_LAST_CHARACTER = "\U0010ffff"  # sorts behind every text that goes on after a prefix
 
 OnCommit = Callable[[float, int], None]
 Fatal = Callable[[str], None]
 
 
-class SqliteStore:
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """What a store has open."""
+
+    writer: apsw.Connection
+    reader: apsw.Connection
+    search_reader: apsw.Connection
+
+
+class SqliteStore(Reads):
     """Implements `Store`; made by `open`, ended by `aclose`.
 
     `intend` and `commit` return once SQLite has synced the disk (WAL, synchronous = FULL). An
@@ -62,8 +59,7 @@ class SqliteStore:
     def __init__(
         self,
         *,
-        writer_connection: apsw.Connection,
-        reader: apsw.Connection,
+        connections: Connections,
         lock: int,
         queue_max: int,
         batch_max: int,
@@ -71,22 +67,20 @@ class SqliteStore:
         on_commit: OnCommit | None,
         fatal: Fatal | None,
     ) -> None:
-        self._reader = reader
+        super().__init__(path_reader=connections.reader, search_reader=connections.search_reader)
         self._lock = lock
         self._queue_max = queue_max
         self._emit = emit
         self._on_commit = on_commit
         self._fatal = fatal
-        self._one_read = trio.CapacityLimiter(1)
         self._queued = 0  # rows taken and not committed yet; touched in the loop's thread only
-        self._closed = False
         self._healthy = True
         self._last_error = ""
         self._commits = 0
         self._operations = 0
         self._commit_s: deque[float] = deque(maxlen=_COMMITS_REMEMBERED)
         self._writer = Writer(
-            writer_connection,
+            connections.writer,
             batch_max=batch_max,
             checkpoint_pages=_CHECKPOINT_PAGES,
             token=trio.lowlevel.current_trio_token(),
@@ -104,11 +98,13 @@ class SqliteStore:
         emit: Emit,
         on_commit: OnCommit | None = None,
         fatal: Fatal | None = None,
+        vfs: str | None = None,
     ) -> Self:
         """The store in a file, made with its folder where it is absent, brought to this schema.
 
         `queue_max` and `batch_max` count operations. `on_commit` is called in the loop's thread
-        with the seconds a commit took and its operations.
+        with the seconds a commit took and its operations. `vfs` names what SQLite reaches its files
+        through; None is the operating system.
 
         Raises OperatorError where another process has the store, a newer gateway wrote it, or the
         file cannot be opened or is no database.
@@ -119,13 +115,12 @@ class SqliteStore:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = _take_lock(file)
             try:
-                writer_connection, reader = _open_both(file)
+                connections = _connect(file, vfs)
             except BaseException:
                 os.close(lock)
                 raise
         return cls(
-            writer_connection=writer_connection,
-            reader=reader,
+            connections=connections,
             lock=lock,
             queue_max=queue_max,
             batch_max=batch_max,
@@ -224,116 +219,6 @@ class SqliteStore:
             fatal, self._fatal = self._fatal, None
             fatal(f"the store could not sync the disk: {outcome.trouble}")
 
-    # --- reading ----------------------------------------------------------------------------------
-
-    async def transaction(self, transaction_id: int) -> Transaction | None:
-        found = await self._read(
-            queries.SELECT_TRANSACTIONS + "WHERE t.transaction_id = ?", transaction_id
-        )
-        return rows.transaction(found[0]) if found else None
-
-    async def find_repeat(self, repeat_key: str) -> Transaction | None:
-        found = await self._read(queries.SELECT_TRANSACTIONS + "WHERE t.repeat_key = ?", repeat_key)
-        return rows.transaction(found[0]) if found else None
-
-    async def find_by_key_prefix(self, prefix: str, limit: int) -> list[Transaction]:
-        found = await self._read(queries.BY_KEY_RANGE, prefix, prefix + _LAST_CHARACTER, limit)
-        return [rows.transaction(row) for row in found]
-
-    async def find_by_rrn(self, rrn: str, limit: int) -> list[Transaction]:
-        return [rows.transaction(row) for row in await self._read(queries.BY_RRN, rrn, limit)]
-
-    async def follow_ups(self, original_id: int) -> list[Transaction]:
-        return [rows.transaction(row) for row in await self._read(queries.FOLLOW_UPS, original_id)]
-
-    async def select(self, criteria: Criteria, limit: int) -> list[Transaction]:
-        raise NotImplementedError
-
-    async def undelivered(self, *, since_ms: int, until_ms: int, limit: int) -> list[Transaction]:
-        found = await self._read(queries.UNDELIVERED, since_ms, until_ms, limit)
-        return [rows.transaction(row) for row in found]
-
-    async def tombstones(self, since_ms: int) -> list[Tombstone]:
-        return rows.tombstones(
-            await self._read(
-                "SELECT key_prefix, created_ms FROM tombstones WHERE created_ms >= ?"
-                " ORDER BY created_ms, key_prefix",
-                since_ms,
-            )
-        )
-
-    async def open_batches(self) -> list[Batch]:
-        return [rows.batch(row) for row in await self._read(queries.OPEN_BATCHES)]
-
-    async def batches(self, terminal_id: str, limit: int) -> list[Batch]:
-        return [rows.batch(row) for row in await self._read(queries.BATCHES_OF, terminal_id, limit)]
-
-    async def batch_totals(self, terminal_id: str, number: int) -> BatchTotals:
-        ((opened_ms, closed_ms),) = await self._read(queries.BATCH_TIMES, terminal_id, number)
-        found = await self._read(
-            queries.BATCH_TOTALS,
-            rows.terminal_day(terminal_id, opened_ms - _DAY_MS),
-            rows.terminal_day(terminal_id, closed_ms + _DAY_MS),
-            terminal_id,
-            number,
-        )
-        return rows.batch_totals(found[0])
-
-    async def uploads(self, terminal_id: str, batch: int) -> int:
-        found = await self._read(
-            "SELECT count(*) FROM uploads WHERE terminal_id = ? AND batch = ?", terminal_id, batch
-        )
-        return int(found[0][0])
-
-    async def unsettled(self, limit: int) -> list[Transaction]:
-        return [rows.transaction(row) for row in await self._read(queries.UNSETTLED, limit)]
-
-    async def owed_reversals(self) -> list[OwedReversal]:
-        found = await self._read(
-            queries.SELECT_REVERSALS + "WHERE NOT given_up ORDER BY created_ms, transaction_id"
-        )
-        return [rows.reversal(row) for row in found]
-
-    async def given_up_reversals(self, limit: int) -> list[OwedReversal]:
-        found = await self._read(
-            queries.SELECT_REVERSALS + "WHERE given_up ORDER BY created_ms, transaction_id LIMIT ?",
-            limit,
-        )
-        return [rows.reversal(row) for row in found]
-
-    async def stan_blocks(self, upstream: str) -> Sequence[StanBlock]:
-        return rows.stan_blocks(
-            await self._read(
-                "SELECT upstream, first, reserved_ms FROM stan_blocks WHERE upstream = ?"
-                " ORDER BY first",
-                upstream,
-            )
-        )
-
-    async def devices(self) -> list[Device]:
-        return [rows.device(row) for row in await self._read(queries.SELECT_DEVICES)]
-
-    async def last_transaction_id(self) -> int:
-        found = await self._read("SELECT max(transaction_id) FROM transactions")
-        return found[0][0] or 0
-
-    async def count_by_state(self) -> dict[State, int]:
-        found = await self._read(queries.COUNT_BY_STATE)
-        return {State(state): count for state, count in found if count}
-
-    async def _read(self, sql: str, *values: object) -> list[rows.Row]:
-        """All rows of a query, read in a thread: it sees what was committed before the call."""
-        if self._closed:
-            raise StoreError("the store is closed")
-
-        def fetch() -> list[rows.Row]:
-            return list(self._reader.execute(sql, values))
-
-        try:
-            return await trio.to_thread.run_sync(fetch, limiter=self._one_read)
-        except apsw.Error as error:
-            raise StoreError(f"cannot be read: {type(error).__name__}: {error}") from None
-
     # --- its state and its end --------------------------------------------------------------------
 
     def health(self) -> StoreHealth:
@@ -356,9 +241,8 @@ class SqliteStore:
             return
         self._closed = True
         with trio.CancelScope(shield=True):
-            # The reader first: the last connection to close empties the log and removes it.
-            async with self._one_read:
-                self._reader.close()
+            # The readers first: the last connection to close empties the log and removes it.
+            await self._close_readers()
             await trio.to_thread.run_sync(self._writer.stop)
             os.close(self._lock)
 
@@ -400,22 +284,29 @@ def _take_lock(path: Path) -> int:
     return lock
 
 
-def _open_both(path: Path) -> tuple[apsw.Connection, apsw.Connection]:
-    """A connection to write and one to read; SQLite gives its own files the mode of the first."""
+def _connect(path: Path, vfs: str | None) -> Connections:
+    """A connection to write and two to read; SQLite gives its own files the mode of the first."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     path.chmod(0o600)
-    writer = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    opened: list[apsw.Connection] = []
+
+    def connect(flags: int) -> apsw.Connection:
+        connection = apsw.Connection(str(path), flags=flags, vfs=vfs)
+        opened.append(connection)
+        connection.set_busy_timeout(_BUSY_MS)
+        return connection
+
     try:
-        writer.set_busy_timeout(_BUSY_MS)
+        writer = connect(apsw.SQLITE_OPEN_READWRITE)
         writer.pragma("journal_mode", "wal")
         writer.pragma("synchronous", "full")
         writer.pragma("temp_store", "memory")
         writer.pragma("cache_size", -_CACHE_KIB)
         writer.pragma("wal_autocheckpoint", 0)  # The writer does it, between two batches.
         migrations.migrate(writer)
-        reader = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-        reader.set_busy_timeout(_BUSY_MS)
+        readers = [connect(apsw.SQLITE_OPEN_READONLY) for _ in range(2)]
     except BaseException:
-        writer.close()
+        for connection in opened:
+            connection.close()
         raise
-    return writer, reader
+    return Connections(writer, *readers)

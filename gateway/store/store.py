@@ -389,7 +389,10 @@ class Store(Protocol):
         ...
 
     async def undelivered(self, *, since_ms: int, until_ms: int, limit: int) -> list[Transaction]:
-        """Approvals answered in that time of which no hand-over is known, the oldest first."""
+        """Approvals answered in that time of which no hand-over is known, the oldest first.
+
+        All outcomes of the time are read, some millions a second: ask for short times.
+        """
         ...
 
     async def tombstones(self, since_ms: int) -> list[Tombstone]: ...

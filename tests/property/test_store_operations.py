@@ -35,7 +35,13 @@ from gateway.store.store import (
 )
 from tests.support.stores import a_device, a_transaction, disk_of, opened
 
-COUNTED = (State.INTENDED, State.TIMED_OUT, State.REVERSAL_OWED, State.GIVEN_UP)
+COUNTED = (
+    State.INTENDED,
+    State.TIMED_OUT,
+    State.REVERSAL_OWED,
+    State.ADVICE_OWED,
+    State.GIVEN_UP,
+)
 
 
 class Impossible(Exception):
