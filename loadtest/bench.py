@@ -137,8 +137,10 @@ async def _measure(tool: Path, quick: bool, console: Console) -> dict[str, Any]:
             console.print(f"{UNKEPT.name} ...")
             forgetful = await children.start(
                 "gateway-unkept",
-                ["env", f"{faults.VARIABLE}={faults.Fault.KEEP_NOTHING}"]
-                + python("gateway", "run", "--config", str(_CONFIG)),
+                [
+                    *("env", f"{faults.VARIABLE}={faults.Fault.KEEP_NOTHING}"),
+                    *python("gateway", "run", "--config", str(_CONFIG)),
+                ],
                 log=logs / "gateway-unkept.log",
             )
             await _until_it_listens(forgetful)

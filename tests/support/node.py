@@ -271,7 +271,7 @@ class RunningNode:
                 stderr=output,
                 stdin=subprocess.DEVNULL,
             )
-        _wait_for(lambda: _connects(self.acquirer_port), "the acquirer to listen")
+        wait_for(lambda: _connects(self.acquirer_port), "the acquirer to listen")
 
     def switch(self, *switches: str) -> dict[str, Any]:
         """Change how the acquirer behaves; returns what it says of itself."""
@@ -291,7 +291,7 @@ class RunningNode:
         return int(self.switch()["counts"].get("received", 0))
 
     def wait_until_received(self, count: int) -> None:
-        _wait_for(lambda: self.received() >= count, f"{count} requests to reach the acquirer")
+        wait_for(lambda: self.received() >= count, f"{count} requests to reach the acquirer")
 
     def start(self) -> None:
         self._earlier_events = len(self.events())
@@ -303,7 +303,7 @@ class RunningNode:
                 stderr=errors,
                 stdin=subprocess.DEVNULL,
             )
-        _wait_for(self._is_ready, "the gateway to be ready")
+        wait_for(self._is_ready, "the gateway to be ready")
 
     def _is_ready(self) -> bool:
         assert self.gateway is not None
@@ -359,7 +359,7 @@ class RunningNode:
             ]
             return len(found) >= count
 
-        _wait_for(there, f"{count} events {name} {fields}")
+        wait_for(there, f"{count} events {name} {fields}")
         return found[-1]
 
     # --- connections ----------------------------------------------------------------------------
@@ -429,7 +429,7 @@ def _connects(port: int) -> bool:
     return True
 
 
-def _wait_for(condition: Any, what: str) -> None:
+def wait_for(condition: Any, what: str) -> None:
     """Poll for what another process does; there is nothing to wait on in this one."""
     end_s = time.monotonic() + READY_S
     while not condition():
