@@ -109,6 +109,9 @@ def terminals(
     plain_repeats: Annotated[
         float, typer.Option("--plain-repeats", min=0, max=1, help="Share not marked as repeats.")
     ] = 0.0,
+    waits_for_line: Annotated[
+        bool, typer.Option("--waits-for-line", help="No purchase without a connection.")
+    ] = False,
     backoff_max_s: Annotated[float, typer.Option("--backoff-max-s", min=0.01)] = 5.0,
     connect_s: Annotated[float, typer.Option("--connect-s", min=0.01)] = CONNECT_S,
     settle_s: Annotated[float, typer.Option("--settle-s", help="At the end.")] = 30.0,
@@ -126,6 +129,7 @@ def terminals(
             answer_s=answer_s,
             repeats=repeats,
             plain_repeats=plain_repeats,
+            waits_for_line=waits_for_line,
             backoff_max_s=backoff_max_s,
         ),
         seed=seed,
@@ -211,7 +215,7 @@ def chaos(
     *,
     seconds: Annotated[float, typer.Option("--seconds", min=5, max=3_600)] = 60.0,
     terminals: Annotated[int, typer.Option("--terminals", min=2, max=5_000)] = 200,
-    rate: Annotated[float, typer.Option("--rate", min=0.01, help="Purchases/s of each.")] = 1.0,
+    rate: Annotated[float, typer.Option("--rate", min=0.01, help="Purchases/s of each.")] = 2.0,
     seed: Annotated[int | None, typer.Option("--seed", help="Default: any.")] = None,
     converge_s: Annotated[
         float, typer.Option("--converge-s", min=1, max=600, help="How long it may take to agree.")

@@ -55,7 +55,7 @@ _DISK_BYTES_PER_S = 1 << 20
 class ChaosOptions:
     seconds: float = 60.0
     terminals: int = 200
-    purchases_per_s: float = 1.0  # of each terminal
+    purchases_per_s: float = 2.0  # of each terminal
     seed: int = 1
     converge_s: float = 60.0  # at most, once all has healed
     full_disk: bool = True  # where a small disk can be mounted
@@ -118,13 +118,13 @@ async def run_chaos(options: ChaosOptions, say: Say) -> ChaosResult:
     """
     folder = Path(tempfile.mkdtemp(prefix="gateway-chaos-"))
     disk = _small_disk(folder / "disk", options, say)
-    kept = True
+    kept = False
     try:
         async with Children(grace_s=_GRACE_S) as children:
             result = await _run(folder, children, disk, options, say)
         kept = not result.passed
-    except trio.Cancelled:
-        kept = False
+    except Exception:
+        kept = True  # whoever stops it wants nothing of it any more; that is no Exception
         raise
     finally:
         if disk is not None:
@@ -243,6 +243,7 @@ def _fleets(
             f"--settle-s={options.converge_s}",
             "--backoff-max-s=0.5",
             "--connect-s=2",
+            "--waits-for-line",
             *behaviour,
         )
         first += count

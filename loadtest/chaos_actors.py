@@ -168,6 +168,7 @@ class Acquirer:
         self._seat = seat
         self._proxy = proxy
         self._switches = switches
+        self._own = dict(switch.split("=", 1) for switch in switches)
         self._seed = seed
 
     async def act(self, step: Step) -> None:
@@ -190,7 +191,7 @@ class Acquirer:
     async def heal(self) -> None:
         """In good health again, as far as its own switches go."""
         try:
-            await ask(self._seat.control, _GOOD_HEALTH)
+            await ask(self._seat.control, {**_GOOD_HEALTH, **self._own})
         except ControlError as error:
             raise ChildFailed(str(error)) from None
 

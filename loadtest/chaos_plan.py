@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 # What a gateway's life costs beside the time it is left alone: measured, and not exact.
 _START_S = 2.2
 _KILLS_PER_MINUTE = 22
 _STARTING_SHARE = 0.3  # of the kills come while the gateway starts, recovery included
+_HASTY_SHARE = 0.3  # come when terminals are just back
+_HASTY_S_MAX = 0.6
 _ACQUIRER_KILLS_PER_MINUTE = 6  # of each
 _FLEET_KILLS_PER_MINUTE = 2  # of each
 _FRONT_PERIOD_S = 2.5
@@ -125,25 +128,32 @@ def _count(seconds: float, per_minute: float) -> int:
 
 def _lives(random: Random, seconds: float) -> tuple[Life, ...]:
     count = _count(seconds, _KILLS_PER_MINUTE)
-    starting = round(count * _STARTING_SHARE)
-    kinds = [True] * starting + [False] * (count - starting)
-    random.shuffle(kinds)
-    # What is left once each has started is shared among those that get ready.
-    alive_s = (seconds - _START_S * (count - starting) - _START_S / 2 * starting) / (
-        count - starting
-    )
-    return tuple(_life(random, dies_starting, max(0.5, alive_s)) for dies_starting in kinds)
+    starting, hasty = int(count * _STARTING_SHARE), int(count * _HASTY_SHARE)
+    fates: list[Callable[[Random], Life]] = [_starting for _ in range(starting)]
+    fates += [_hasty for _ in range(hasty)]
+    # What starting and hasty lives leave of the time belongs to those in which much is sold.
+    left_s = seconds - _START_S * (count - starting / 2) - _HASTY_S_MAX / 2 * hasty
+    long_ = count - starting - hasty
+    mean_s = max(0.5, left_s / long_)
+    fates += [partial(_long, mean_s=mean_s)] * long_
+    random.shuffle(fates)
+    return tuple(fate(random) for fate in fates)
 
 
-def _life(random: Random, starting: bool, mean_s: float) -> Life:
-    if starting:
-        return Life(starting=True, kill_s=random.uniform(0.1, _START_S))
-    kill_s = random.uniform(0.1, 2 * mean_s)
+def _starting(random: Random) -> Life:
+    return Life(starting=True, kill_s=random.uniform(0.1, _START_S))
+
+
+def _hasty(random: Random) -> Life:
+    return Life(starting=False, kill_s=random.uniform(0.0, _HASTY_S_MAX))
+
+
+def _long(random: Random, *, mean_s: float) -> Life:
+    kill_s = random.uniform(0.5 * mean_s, 1.5 * mean_s)
     stops = []
-    if random.random() < 0.25:
-        lasts_s = random.uniform(0.1, min(1.5, mean_s))
-        stops.append((random.uniform(0, kill_s), lasts_s))
-    reloads = [random.uniform(0, kill_s)] if random.random() < 0.3 else []
+    if random.random() < 0.4:
+        stops.append((random.uniform(0, kill_s), random.uniform(0.1, min(1.5, mean_s))))
+    reloads = [random.uniform(0, kill_s)] if random.random() < 0.5 else []
     return Life(starting=False, kill_s=kill_s, stops=tuple(stops), reloads=tuple(reloads))
 
 

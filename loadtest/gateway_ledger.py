@@ -14,7 +14,15 @@ from loadtest.reconcile import Disagreement, Fault
 
 _HOLDING = frozenset((State.ANSWERED, State.DELIVERED))
 # The gateway still has something to do, or an operator has.
-_OPEN = frozenset((State.INTENDED, State.TIMED_OUT, State.REVERSAL_OWED, State.GIVEN_UP))
+_OPEN = frozenset(
+    (
+        State.INTENDED,
+        State.TIMED_OUT,
+        State.REVERSAL_OWED,
+        State.ADVICE_OWED,
+        State.GIVEN_UP,
+    )
+)
 _SELECT = """
 SELECT transaction_id, terminal_id, stan, amount_minor, upstream, upstream_stan, state,
     coalesce(response_code, '')

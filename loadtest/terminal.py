@@ -32,6 +32,7 @@ class Behaviour:
     repeats: int = 0  # how often an unanswered purchase is sent again before it is reversed
     plain_repeats: float = 0.0  # share of them that do not say that they are repeats
     sign_on: bool = True
+    waits_for_line: bool = False  # and starts no purchase without one
     backoff_first_s: float = 0.1
     backoff_max_s: float = 5.0
 
@@ -99,8 +100,7 @@ class Terminal:
         try:
             for attempt in self._unsettled:
                 await self._settle(attempt)
-            while not self._stopping.is_set() and not await self._connected():
-                await self._pause()
+            await self._wait_for_line()
             await self._buy_until_stopped()
             await self.connection.close()
         finally:
@@ -114,6 +114,8 @@ class Terminal:
         while not self._stopping.is_set():
             with trio.move_on_at(due_s):
                 await self._stopping.wait()
+            if self._behaviour.waits_for_line:
+                await self._wait_for_line()
             if self._stopping.is_set():
                 return
             await self._buy(due_s)
@@ -241,6 +243,11 @@ class Terminal:
             return False
         self._backoff_s = self._behaviour.backoff_first_s
         return True
+
+    async def _wait_for_line(self) -> None:
+        """Returns once there is a line, or nothing more is to be bought."""
+        while not self._stopping.is_set() and not await self._connected():
+            await self._pause()
 
     async def _connected_in_time(self) -> bool:
         """Whether there is a line within the time that an answer may take."""

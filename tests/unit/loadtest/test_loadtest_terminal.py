@@ -250,6 +250,66 @@ async def test_without_a_connection_nothing_was_sent_and_nothing_is_reversed(
     assert bench.gateway.mtis == ["0800", "0200"]
 
 
+async def test_it_can_wait_for_a_line_instead(bench: Bench, autojump_clock: MockClock) -> None:
+    async def cut_and_mend_the_cable() -> None:
+        bench.gateway.reachable = False
+        bench.gateway.hang_up()
+        await trio.sleep(60)
+        bench.gateway.reachable = True
+
+    def on_sale(sale: Sale) -> None:
+        if len(bench.sales) == 1:
+            bench.nursery.start_soon(cut_and_mend_the_cable)
+
+    bench.on_sale = on_sale
+    await bench.sell(3, waits_for_line=True)
+    assert [a.outcome for a in bench.attempts] == [Outcome.APPROVED] * 3
+    assert bench.gateway.mtis == ["0800", "0200", "0800", "0200", "0200"]
+
+
+async def test_a_repeat_waits_for_a_new_line(bench: Bench, autojump_clock: MockClock) -> None:
+    async def cut_and_mend_the_cable() -> None:
+        bench.gateway.reachable = False
+        bench.gateway.hang_up()
+        await trio.sleep(2)
+        bench.gateway.reachable = True
+
+    def script(request: Message) -> str | None:
+        if request.mti == "0200" and bench.gateway.reachable:
+            bench.nursery.start_soon(cut_and_mend_the_cable)
+            return None
+        return "00"
+
+    bench.gateway.script = script
+    await bench.sell(1, repeats=1)
+    assert bench.gateway.mtis == ["0800", "0200", "0800", "0201"]
+    assert bench.attempts[0].outcome is Outcome.APPROVED
+
+
+async def test_repeats_can_be_the_very_same_message(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    answers = iter([None, "00"])
+    bench.gateway.script = lambda request: "00" if request.mti == "0800" else next(answers)
+    await bench.sell(1, repeats=1, plain_repeats=1.0)
+    assert bench.gateway.mtis == ["0800", "0200", "0200"]
+    assert bench.gateway.seen[1].fields == bench.gateway.seen[2].fields
+
+
+async def test_another_life_repeats_what_was_open(bench: Bench, autojump_clock: MockClock) -> None:
+    bench.gateway.script = lambda request: "00" if request.mti == "0800" else None
+    with trio.move_on_after(4):  # killed while it waits for the first answer
+        await bench.terminal(repeats=1).run()
+    assert [a.outcome for a in bench.attempts] == [Outcome.OPEN]
+    before = bench.gateway.seen[1]
+    bench.gateway.seen.clear()
+    bench.gateway.script = lambda _: "00"
+    await bench.sell(1, repeats=1)
+    assert bench.gateway.mtis == ["0800", "0201", "0200"]
+    assert bench.gateway.seen[1].fields == before.fields
+    assert [a.outcome for a in bench.attempts] == [Outcome.APPROVED, Outcome.APPROVED]
+
+
 async def test_a_refused_sign_on_is_no_connection(bench: Bench, autojump_clock: MockClock) -> None:
     codes = iter(["58", "58", "00"])
     bench.gateway.script = lambda request: next(codes) if request.mti == "0800" else "00"
