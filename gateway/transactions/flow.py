@@ -22,7 +22,13 @@ from gateway.transactions import duplicates, replies
 from gateway.transactions.batches import Batches
 from gateway.transactions.delivery import Delivery
 from gateway.transactions.duplicates import Exchange
-from gateway.transactions.originals import FOLLOWING_KINDS, Originals, pointing_upstream, refers
+from gateway.transactions.originals import (
+    FOLLOWING_KINDS,
+    Originals,
+    issues_rrn,
+    pointing_upstream,
+    refers,
+)
 from gateway.transactions.records import Records
 from gateway.transactions.request import Reply, Request
 from gateway.transactions.reversals import Reversals
@@ -210,10 +216,12 @@ class Flow:
             stan = upstream.take_stan()
             if stan is None:
                 continue
-            outgoing = self._outgoing(request, message, upstream, stan)
+            outgoing = self._outgoing(draft, message, upstream, stan)
             # On disk before the first byte leaves: recovery must know what may have been sent.
             if not intended:
-                self._records.plan(draft, upstream=upstream.name, stan=stan, outgoing=outgoing)
+                self._records.plan(
+                    draft, message, upstream=upstream.name, stan=stan, outgoing=outgoing
+                )
                 seen = await self._store.intend(draft)
                 if seen is not None:
                     return self._answer_again(seen, request, draft)
@@ -236,13 +244,14 @@ class Flow:
             return await self._keep_advice(request, draft, last, message, intended=intended)
         return await self._nothing_sent(request, draft, intended=intended)
 
-    def _outgoing(
-        self, request: Request, message: Message, upstream: Upstream, stan: int
-    ) -> Message:
-        rrn = None
-        if upstream.settings.rrn == "issue":
-            rrn = replies.issued_rrn(wall_ms=request.wall_ms, stan=stan)
-        return replies.forwarded(message, stan=stan, rrn=rrn)
+    @staticmethod
+    def _outgoing(draft: Transaction, message: Message, upstream: Upstream, stan: int) -> Message:
+        return replies.outgoing(
+            message,
+            stan=stan,
+            issue_rrn=issues_rrn(draft, message, upstream.settings),
+            wall_ms=draft.created_ms,
+        )
 
     # --- what became of it ----------------------------------------------------------------
 
@@ -330,8 +339,8 @@ class Flow:
             draft.upstream, draft.upstream_stan = upstream.name, stan
             await self._store.commit(Reroute(draft.transaction_id, upstream.name, stan))
         else:
-            outgoing = self._outgoing(request, message, upstream, stan)
-            self._records.plan(draft, upstream=upstream.name, stan=stan, outgoing=outgoing)
+            outgoing = self._outgoing(draft, message, upstream, stan)
+            self._records.plan(draft, message, upstream=upstream.name, stan=stan, outgoing=outgoing)
             seen = await self._store.intend(draft)
             if seen is not None:
                 return self._answer_again(seen, request, draft)

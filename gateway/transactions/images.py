@@ -7,13 +7,20 @@ from collections.abc import Mapping
 import orjson
 from pyemv import tlv
 
-from gateway.wire.message import EMV_DATA, Message
+from gateway.transactions.duplicates import batch_of
+from gateway.wire.message import EMV_DATA, ORIGINAL_DATA, Message
 
 # What a reversal or an advice takes from its original. An allow-list: tracks, PIN block, CVV and
 # the private fields that may hide them (45, 48, 52, 53 …) are never kept, not even encrypted.
 _KEPT = frozenset(
-    (2, 3, 4, 7, 11, 12, 13, 14, 18, 19, 22, 23, 24, 25, 26, 32, 33, 37, 38, 41, 42, 43, 49, 55, 60)
+    (
+        *(2, 3, 4, 7, 11, 12, 13, 14, 18, 19, 22, 23, 24, 25, 26, 32, 33, 37, 38, 41, 42, 43, 49),
+        *(55, 60, ORIGINAL_DATA),
+    )
 )
+# UnionPay's reference to an original: batch 6, STAN 6, date 4. Elsewhere DE61 may hold anything.
+_UNIONPAY_ORIGINAL = 61
+_UNIONPAY_ORIGINAL_LENGTHS = (12, 16)
 # Track 1 and 2 data under their several tags, and the card number.
 _EMV_NEVER_KEPT = frozenset(("56", "57", "5A", "9F1F", "9F20", "9F6B"))
 _ANSWER_NEVER_KEPT = frozenset((34, 35, 36, 45, 52))
@@ -27,6 +34,9 @@ def context_of(transaction_id: int) -> bytes:
 def pack_request(message: Message) -> bytes:
     """What a reversal or an advice needs of a request as it went upstream; to be sealed."""
     fields = {n: v for n, v in message.fields.items() if n in _KEPT}
+    original = message.get(_UNIONPAY_ORIGINAL)
+    if original.isdigit() and len(original) in _UNIONPAY_ORIGINAL_LENGTHS and batch_of(message):
+        fields[_UNIONPAY_ORIGINAL] = original
     chip = fields.get(EMV_DATA)
     if chip is not None:
         kept = _without_card_tags(chip)

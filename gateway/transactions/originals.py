@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from gateway.policy.response_codes import Reason, may_be_approved
+from gateway.settings.schema import Upstream as UpstreamSettings
 from gateway.store.store import (
     PutTombstone,
     State,
@@ -258,6 +259,12 @@ def _reference(message: Message) -> tuple[str, str]:
     if len(unionpay) >= 12 and unionpay[:12].isdigit():
         return unionpay[:6], unionpay[6:12]
     return "", message.stan
+
+
+def issues_rrn(transaction: Transaction, message: Message, settings: UpstreamSettings) -> bool:
+    """Whether a request gets an RRN of ours: not where its RRN is what names its original."""
+    named_by_rrn = transaction.original_id and not refers(message)
+    return settings.rrn == "issue" and not named_by_rrn
 
 
 def pointing_upstream(message: Message, original: Transaction, sent: Message | None) -> Message:

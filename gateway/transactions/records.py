@@ -69,13 +69,20 @@ class Records:
             batch=batch,
         )
 
-    def plan(self, draft: Transaction, *, upstream: str, stan: int, outgoing: Message) -> None:
-        """Add the route, and what a reversal or an advice would need of the request."""
+    def plan(
+        self, draft: Transaction, message: Message, *, upstream: str, stan: int, outgoing: Message
+    ) -> None:
+        """Add the route, and what a reversal or an advice would need of the request.
+
+        That is kept with the terminal's STAN and RRN: what the upstream knows it by is the record's
+        own, since the request may yet move to another one.
+        """
         draft.upstream = upstream
         draft.upstream_stan = stan
         draft.rrn = outgoing.rrn
+        kept = Message(outgoing.mti, message.fields)
         draft.image = self._security.seal(
-            images.pack_request(outgoing), context=images.context_of(draft.transaction_id)
+            images.pack_request(kept), context=images.context_of(draft.transaction_id)
         )
 
     # --- the outcome ----------------------------------------------------------------------
@@ -108,7 +115,7 @@ class Records:
         return self._opened(transaction, transaction.answer)
 
     def request_of(self, transaction: Transaction) -> Message | None:
-        """The request as it went upstream, as far as it is kept; None once it is wiped.
+        """The request, as far as it is kept, with the terminal's STAN; None once it is wiped.
 
         Raises KeyUnavailable.
         """

@@ -42,6 +42,15 @@ def forwarded(request: Message, *, stan: int, rrn: str | None) -> Message:
     return Message(mti, fields)
 
 
+def outgoing(message: Message, *, stan: int, issue_rrn: bool, wall_ms: int) -> Message:
+    """The request as it goes to an upstream that has us issue RRNs, or passes the terminal's on.
+
+    Made from what is kept of a request, it is that request again as its upstream got it.
+    """
+    rrn = issued_rrn(wall_ms=wall_ms, stan=stan) if issue_rrn else None
+    return forwarded(message, stan=stan, rrn=rrn)
+
+
 def issued_rrn(*, wall_ms: int, stan: int) -> str:
     """A retrieval reference number as is customary: last digit of the year, day of the year, hour,
     STAN."""

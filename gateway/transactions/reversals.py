@@ -23,6 +23,7 @@ from gateway.store.store import (
 )
 from gateway.telemetry.events import Emit, Event
 from gateway.transactions import replies
+from gateway.transactions.originals import issues_rrn
 from gateway.transactions.records import Records
 from gateway.transactions.states import Happening, after
 from gateway.upstreams.pool import Pool, Upstream
@@ -218,7 +219,13 @@ class Reversals:
         await self._store.commit(
             NoteAttempt(owed.transaction_id, stan, owed.attempts, owed.next_attempt_ms)
         )
-        message = self._message(settings, transaction, owed, original)
+        sent = replies.outgoing(
+            original,
+            stan=transaction.upstream_stan,
+            issue_rrn=issues_rrn(transaction, original, settings),
+            wall_ms=transaction.created_ms,
+        )
+        message = self._message(settings, transaction, owed, sent)
         self._emit(
             Event.REVERSAL_SENT,
             transaction=owed.transaction_id,

@@ -45,6 +45,13 @@ def test_a_request_is_kept_by_an_allow_list() -> None:
     assert {2, 3, 4, 7, 11, 32, 41, 42, 49} <= kept
 
 
+def test_what_names_the_original_is_kept() -> None:
+    message = Message("0220", {60: "32000001", 61: "0000010000010101", 90: "0" * 42})
+    assert images.unpack(images.pack_request(message)).fields == message.fields
+    card = Message("0220", {61: PAN})  # without a batch DE61 is no such reference
+    assert images.unpack(images.pack_request(card)).fields == {}
+
+
 def test_an_answer_is_kept_whole_but_for_what_must_not_be() -> None:
     answer = Message(
         "0210", {2: PAN, 35: "track", 38: "123456", 39: "00", 45: "t", 52: "p", 63: "x"}
