@@ -61,7 +61,7 @@ class Reversals:
         self.given_up = 0  # handed to an operator
         self._late_answers: trio.MemorySendChannel[tuple[int, Message]]
         self._late_answers, self._late_to_judge = trio.open_memory_channel(_LATE_WAITING_MAX)
-        self._answer_known: OrderedDict[int, str] = OrderedDict()  # late, by transaction
+        self._answered_late_ms: OrderedDict[int, int] = OrderedDict()  # by transaction
 
     # --- owing ----------------------------------------------------------------------------
 
@@ -200,6 +200,9 @@ class Reversals:
         if transaction is None or original is None:
             await self._give_up(upstream, owed, transaction, "its request is not kept")
             return None
+        if not transaction.answered_ms:
+            late_ms = self._answered_late_ms.get(owed.transaction_id, 0)
+            transaction = replace(transaction, answered_ms=late_ms)
         # An advice keeps the STAN of its first sending; a reversal has one of its own.
         stan = transaction.upstream_stan if owed.advice else owed.upstream_stan
         if not stan:
@@ -279,10 +282,10 @@ class Reversals:
             return None
         if code == _ORIGINAL_UNKNOWN:
             # A reversal can overtake its original, which would then be approved after it: 25 counts
-            # only once no answer of the original can come any more.
-            over_ms = transaction.created_ms + round(upstream.settings.late_max_s * 1000)
-            known = transaction.answered_ms or owed.transaction_id in self._answer_known
-            if known or self._clock.wall_ms() > over_ms:
+            # only if the original's answer was known before the reversal was sent, or once no
+            # answer of it can come any more.
+            over_ms = owed.created_ms + round(upstream.settings.late_max_s * 1000)
+            if transaction.answered_ms or self._clock.wall_ms() > over_ms:
                 await self._done(upstream, owed, transaction, code)
                 return None
             return owed  # However often it is said: only its time makes it count.
@@ -341,9 +344,9 @@ class Reversals:
         """An answer came for a request that was given up; it is judged, and never delivered."""
         if not transaction_id:
             return
-        self._answer_known[transaction_id] = answer.response_code
-        while len(self._answer_known) > _LATE_KNOWN_MAX:
-            self._answer_known.popitem(last=False)
+        self._answered_late_ms[transaction_id] = self._clock.wall_ms()
+        while len(self._answered_late_ms) > _LATE_KNOWN_MAX:
+            self._answered_late_ms.popitem(last=False)
         try:
             self._late_answers.send_nowait((transaction_id, answer))
         except trio.WouldBlock:
@@ -352,10 +355,13 @@ class Reversals:
 
     async def _judge_late_answers(self) -> None:
         async for transaction_id, answer in self._late_to_judge:
-            try:
-                await self._judge(transaction_id, answer)
-            except (StoreError, KeyUnavailable) as error:
-                self._emit(Event.HANDLER_FAILED, transaction=transaction_id, reason=str(error))
+            while True:
+                try:
+                    await self._judge(transaction_id, answer)
+                    break
+                except StoreError as error:
+                    self._emit(Event.HANDLER_FAILED, transaction=transaction_id, reason=str(error))
+                    await trio.sleep(_STORE_RETRY_S)
 
     async def _judge(self, transaction_id: int, answer: Message) -> None:
         """A late approval of what was given up opens its reversal again."""

@@ -30,7 +30,7 @@ S, H = State, Happening
 
 # Pairs that change nothing: who asks again has his answer already.
 _STAYS = {
-    S.INTENDED: (),
+    S.INTENDED: (H.LATE_APPROVAL,),  # its doubt is being written just now
     S.SENT: (H.SENT,),
     S.NOTHING_SENT: (H.DELIVERED,),
     S.ANSWERED: (),

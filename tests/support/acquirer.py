@@ -75,6 +75,11 @@ class FakeAcquirer:
         """Send something nobody may have asked for, on the newest connection."""
         await self._streams[-1].send_all(_frames(*messages))
 
+    async def send_everywhere(self, message: Message) -> None:
+        """Send something on every connection: only the link that asked for it heeds it."""
+        for stream in self._streams:
+            await stream.send_all(_frames(message))
+
     def of(self, mti: str) -> list[Message]:
         """What was received with this MTI."""
         return [message for message in self.received if message.mti == mti]
