@@ -18,6 +18,8 @@ from gateway.transactions.states import Happening, after
 _UNDELIVERED_REASON = "68"  # DE39 of a reversal: the answer came too late
 _MARK_EVERY_S = 0.1
 _MARKS_MAX = 2_000  # to one operation
+_REMEMBERED_MAX = 10_000
+_STORE_RETRY_S = 0.5
 
 TakeBack = Callable[[int], Awaitable[None]]
 
@@ -41,7 +43,10 @@ class Delivery:
         self._marks: list[tuple[int, int]] = []
         self._undelivered: OrderedDict[int, float] = OrderedDict()  # transaction -> end of grace
         self._undelivered_wanted = trio.Event()
-        self._taken_back: set[int] = set()  # being reversed now: its repeat must not be approved
+        # Both are about few: what nobody got, and what was asked for again.
+        self._taken_back = _Remembered()  # reversed: a repeat must not be approved any more
+        self._heard_again = _Remembered()  # a repeat's answer was handed over
+        self._going_back = trio.Lock()
 
     @property
     def undelivered_count(self) -> int:
@@ -50,6 +55,9 @@ class Delivery:
     def delivered(self, reply: Reply) -> None:
         """From here on some of the reply may be with the terminal."""
         if reply.transaction_id:
+            reply.handed_over = True
+            if reply.repeated:
+                self._heard_again.add(reply.transaction_id)
             self._marks.append((reply.transaction_id, self._clock.wall_ms()))
             self._undelivered.pop(reply.transaction_id, None)
 
@@ -64,17 +72,32 @@ class Delivery:
             stan=reply.message.stan,
             code=reply.message.response_code,
         )
-        if reply.approved:
-            self._undelivered[reply.transaction_id] = trio.current_time() + self._grace_s
-            self._undelivered_wanted.set()
+        if reply.handed_over or reply.transaction_id in self._heard_again:
+            return  # Over another connection: the terminal may have it.
+        if reply.unheard:
+            self.wait(reply.transaction_id)
+
+    def wait(self, transaction_id: int) -> None:
+        """Nobody has heard of this approval: its grace time begins."""
+        self._undelivered[transaction_id] = trio.current_time() + self._grace_s
+        self._undelivered_wanted.set()
+
+    def unheard(self, transaction_id: int) -> bool:
+        """Whether nobody has heard of this approval, as far as this process knows for certain."""
+        return transaction_id in self._undelivered
 
     def claim(self, transaction_id: int) -> bool:
-        """A repeat or a reversal of it came: its grace time is over.
+        """A repeat of it came, or what undoes it: its grace time is over.
 
-        False where it is too late for that, since it is being reversed.
+        False where it is too late for that, since it is being reversed or was.
         """
         self._undelivered.pop(transaction_id, None)
         return transaction_id not in self._taken_back
+
+    async def gone_back(self) -> None:
+        """Wait until what is being taken back now is owed."""
+        async with self._going_back:
+            pass
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write marks and watch grace times, until cancelled; the last marks are written then."""
@@ -114,12 +137,33 @@ class Delivery:
                 await trio.sleep_until(until_s)
                 continue
             del self._undelivered[transaction_id]
-            # In one go with the removal: no repeat may slip in between and be approved.
+            # In one go with the removal: no repeat may slip in between and be approved. Nor later:
+            # it may have read long ago that this was approved.
             self._taken_back.add(transaction_id)
+            async with self._going_back:
+                await self._take_back_surely(transaction_id)
+
+    async def _take_back_surely(self, transaction_id: int) -> None:
+        while True:
             try:
-                await self._take_back(transaction_id)
-            finally:
-                self._taken_back.discard(transaction_id)
+                return await self._take_back(transaction_id)
+            except StoreError:
+                await trio.sleep(_STORE_RETRY_S)  # Nobody else knows that it is to be reversed.
+
+
+class _Remembered:
+    """The transactions of a kind that were last heard of, a bounded number of them."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[int, None] = OrderedDict()
+
+    def add(self, transaction_id: int) -> None:
+        self._ids[transaction_id] = None
+        if len(self._ids) > _REMEMBERED_MAX:
+            self._ids.popitem(last=False)
+
+    def __contains__(self, transaction_id: object) -> bool:
+        return transaction_id in self._ids
 
 
 async def take_back_undelivered(
@@ -127,7 +171,7 @@ async def take_back_undelivered(
 ) -> None:
     """Owe the reversal of an approval that nobody got and nobody asked for again."""
     transaction = await store.transaction(transaction_id)
-    if transaction is None or transaction.state not in (State.ANSWERED, State.DELIVERED):
+    if transaction is None or transaction.state is not State.ANSWERED:
         return
     await reversals.owe_regardless(
         transaction.upstream_stan,

@@ -186,7 +186,7 @@ class Flow:
                 return await self._forwarded(request, draft, self._routed(request.kind))
             return self._refuse(request, Reason.ORIGINAL_NOT_FOUND, "original")
         async with self._originals.held(original.transaction_id):
-            original = await self._store.transaction(original.transaction_id) or original
+            original = await self._originals.fresh(original)
             reason = await self._originals.refusal(draft, original)
             if reason is not None:
                 return self._refuse(request, reason, f"original {original.transaction_id}")
@@ -194,6 +194,8 @@ class Flow:
             upstream = self._pool.get(original.upstream)
             if upstream is None:
                 return self._refuse(request, Reason.NO_UPSTREAM, original.upstream)
+            if not self._delivery.claim(original.transaction_id):
+                return self._refuse(request, Reason.ORIGINAL_NOT_FOUND, "never delivered")
             sent = self._records.request_of(original)
             pointing = pointing_upstream(request.message, original, sent)
             return await self._forwarded(request, draft, [upstream], pointing)
@@ -276,7 +278,7 @@ class Flow:
         return Reply(
             reply,
             transaction.transaction_id,
-            approved=approved and request.kind in REVERSIBLE_KINDS,
+            unheard=approved and request.kind in REVERSIBLE_KINDS,
         )
 
     async def _in_doubt(self, request: Request, transaction: Transaction) -> Reply:
@@ -387,13 +389,12 @@ class Flow:
             code = response_code(Reason.NO_ANSWER, request.code_set)
             stored = replies.refusal(request.message, code)
         approved = self._originals.may_be_approved(seen.upstream, stored.response_code)
+        unheard = self._delivery.unheard(seen.transaction_id)
         undone = seen.state in duplicates.UNDONE or not self._delivery.claim(seen.transaction_id)
         if undone and approved:
             return self._refuse(request, Reason.ALREADY_REVERSED, "repeat")
         self._emit_repeat(repeat, stored.response_code)
-        return Reply(
-            stored, seen.transaction_id, approved=approved and seen.kind in REVERSIBLE_KINDS
-        )
+        return Reply(stored, seen.transaction_id, unheard=unheard, repeated=True)
 
     def _emit_repeat(self, repeat: Transaction, code: str) -> None:
         self._emit(Event.REPEAT_ANSWERED, terminal=repeat.terminal_id, stan=repeat.stan, code=code)

@@ -165,11 +165,15 @@ class Originals:
                     return found
         return None
 
+    async def fresh(self, transaction: Transaction) -> Transaction:
+        """The transaction as it stands now."""
+        return await self._store.transaction(transaction.transaction_id) or transaction
+
     # --- bounds ---------------------------------------------------------------------------
 
     @asynccontextmanager
     async def held(self, original_id: int) -> AsyncIterator[None]:
-        """One follow-up of an original at a time, so that two cannot both find it untouched."""
+        """One follow-up or reversal of an original at a time: no two find it untouched."""
         lock, users = self._locks.get(original_id, (trio.Lock(), 0))
         self._locks[original_id] = (lock, users + 1)
         try:

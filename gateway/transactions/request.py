@@ -35,14 +35,23 @@ class Request:
 class Reply:
     """What goes back to the terminal.
 
-    `transaction_id` is 0 where nothing is recorded; `approved` says that money was moved or held.
+    `transaction_id` is 0 where nothing is recorded; `unheard` says that it approves what moved or
+    held money, and that nobody has been handed this approval before. Who waited for one under way
+    shares its reply: what becomes of it on any connection is known to all.
     """
 
-    __slots__ = ("approved", "message", "transaction_id")
+    __slots__ = ("handed_over", "message", "repeated", "transaction_id", "unheard")
 
     def __init__(
-        self, message: Message, transaction_id: int = 0, *, approved: bool = False
+        self,
+        message: Message,
+        transaction_id: int = 0,
+        *,
+        unheard: bool = False,
+        repeated: bool = False,
     ) -> None:
         self.message = message
         self.transaction_id = transaction_id
-        self.approved = approved
+        self.unheard = unheard
+        self.repeated = repeated  # from the store
+        self.handed_over = False  # in part or whole

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gateway.clock import Clock
+from gateway.errors import StoreError
 from gateway.policy.response_codes import Reason
 from gateway.store.store import OweReversal, State, Transaction
 from gateway.transactions.delivery import Delivery
@@ -47,20 +48,33 @@ class TakeBacks:
             return Reason.ORIGINAL_NOT_FOUND
         if original.kind not in REVERSIBLE_KINDS:
             return original if original.kind in _OWED_NOTHING else Reason.INVALID_TRANSACTION
-        self._delivery.claim(original.transaction_id)
-        if await self._needs_reversal(original):
-            await self._reversals.owe(
-                original.upstream_stan,
-                OweReversal(
-                    original.transaction_id,
-                    original.upstream,
-                    request.message.response_code or _OTHER,
-                    self._clock.wall_ms(),
-                    state=after(original.state, Happening.REVERSAL_OWED),
-                    amount_minor=left_minor(request.message),
-                ),
-            )
+        async with self._originals.held(original.transaction_id):
+            unheard = self._delivery.unheard(original.transaction_id)
+            if not self._delivery.claim(original.transaction_id):
+                await self._delivery.gone_back()
+            try:
+                # As it is by now: what undid it meanwhile has it done already.
+                await self._undo(request, await self._originals.fresh(original))
+            except StoreError:
+                if unheard:
+                    self._delivery.wait(original.transaction_id)
+                raise
         return original
+
+    async def _undo(self, request: Request, original: Transaction) -> None:
+        if not await self._needs_reversal(original):
+            return
+        await self._reversals.owe(
+            original.upstream_stan,
+            OweReversal(
+                original.transaction_id,
+                original.upstream,
+                request.message.response_code or _OTHER,
+                self._clock.wall_ms(),
+                state=after(original.state, Happening.REVERSAL_OWED),
+                amount_minor=left_minor(request.message),
+            ),
+        )
 
     async def _needs_reversal(self, original: Transaction) -> bool:
         if original.state is State.INTENDED:

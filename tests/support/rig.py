@@ -37,10 +37,8 @@ from gateway.transactions.request import Reply, Request
 from gateway.transactions.reversals import Reversals
 from gateway.upstreams.pool import Pool, Upstream
 from gateway.upstreams.routing import Router
-from gateway.wire.codec import Codec
-from gateway.wire.dialect import shipped_dialects
 from gateway.wire.message import Kind, Message, kind_of, repeat_mti
-from tests.support.acquirer import FakeAcquirer
+from tests.support.acquirer import CODEC, FakeAcquirer
 from tests.support.fake_store import FakeStore
 from tests.support.security import PlainSecurity
 
@@ -298,7 +296,7 @@ class Rig:
 
         return Upstream(
             upstream_settings(name, **self._settings),
-            codec=Codec(shipped_dialects()["iso87_ascii"]),
+            codec=CODEC,
             tls=None,
             clock=self.clock,
             emit=self.emit,
