@@ -46,6 +46,7 @@ _FLEETS = (
 _POLL_S = 0.5
 _STATUS_TIMEOUT_S = 5.0
 _GRACE_S = 10.0
+_ABANDON_S = 1.0  # for what still runs when a run is broken off
 _TOLD_S = 5.0  # between two lines of progress
 _DISK_BYTES = 64 << 20
 _DISK_BYTES_PER_S = 1 << 20
@@ -120,7 +121,7 @@ async def run_chaos(options: ChaosOptions, say: Say) -> ChaosResult:
     disk = _small_disk(folder / "disk", options, say)
     kept = False
     try:
-        async with Children(grace_s=_GRACE_S) as children:
+        async with Children(grace_s=_ABANDON_S) as children:
             result = await _run(folder, children, disk, options, say)
         kept = not result.passed
     except Exception:
