@@ -213,8 +213,6 @@ CREATE TRIGGER owe_reversal INSTEAD OF INSERT ON other_operations WHEN new.opera
         ON CONFLICT (transaction_id) DO UPDATE SET
             attempts = iif(given_up, 0, attempts),
             next_attempt_ms = iif(given_up, 0, next_attempt_ms),
-            advice = iif(given_up, excluded.advice, advice),
-            amount_minor = iif(given_up, excluded.amount_minor, amount_minor),
             given_up = 0;
     DELETE FROM partly_reversed WHERE transaction_id = new.id;
     INSERT INTO partly_reversed SELECT transaction_id, amount_minor

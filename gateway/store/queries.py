@@ -52,6 +52,9 @@ FIRST_AND_LAST_ID: Final = """
 SELECT (SELECT min(transaction_id) FROM transactions),
     (SELECT max(transaction_id) FROM transactions)
 """
+TERMINAL_DAYS: Final = """
+SELECT (SELECT min(terminal_day) FROM transactions), (SELECT max(terminal_day) FROM transactions)
+"""
 COUNT_BY_STATE: Final = """
 SELECT 'intended', count(*) FROM open_intents UNION ALL
 SELECT state, count(*) FROM outcomes
@@ -61,15 +64,7 @@ SELECT state, count(*) FROM outcomes
 SELECT_DEVICES: Final = "SELECT * FROM devices ORDER BY device_id"
 OPEN_BATCHES: Final = "SELECT * FROM batches WHERE closed_ms = 0 ORDER BY terminal_id, number"
 BATCHES_OF: Final = "SELECT * FROM batches WHERE terminal_id = ? ORDER BY number DESC LIMIT ?"
-# When a batch was opened and closed; where it is open or not known, the latest and the first time.
-BATCH_TIMES: Final = """
-WITH
-first (ms) AS (SELECT created_ms FROM transactions ORDER BY transaction_id LIMIT 1),
-latest (ms) AS (SELECT created_ms FROM transactions ORDER BY transaction_id DESC LIMIT 1),
-known AS (SELECT * FROM batches WHERE terminal_id = ?1 AND number = ?2)
-SELECT coalesce((SELECT opened_ms FROM known), (SELECT ms FROM first), 0),
-    coalesce((SELECT nullif(closed_ms, 0) FROM known), (SELECT ms FROM latest), 0)
-"""
+BATCH: Final = "SELECT * FROM batches WHERE terminal_id = ? AND number = ?"
 # Parameters: terminal_day of the first and the last day, terminal, batch. The days between are
 # found one after the other: other terminals' rows lie between them. What a void undoes is not
 # counted, nor is the void. An advice that was answered in the acquirer's place counts as what the

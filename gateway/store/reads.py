@@ -92,10 +92,7 @@ class Reads:
 
     async def batch_totals(self, terminal_id: str, number: int) -> BatchTotals:
         def look(reader: apsw.Connection) -> BatchTotals:
-            times: Any = reader.execute(queries.BATCH_TIMES, (terminal_id, number)).fetchall()
-            opened_ms, closed_ms = times[0]
-            first = rows.terminal_day(terminal_id, opened_ms - _DAY_MS)
-            last = rows.terminal_day(terminal_id, closed_ms + _DAY_MS)
+            first, last = _days_of_batch(reader, terminal_id, number)
             found = reader.execute(queries.BATCH_TOTALS, (first, last, terminal_id, number))
             return rows.batch_totals(found.fetchall()[0])
 
@@ -165,3 +162,22 @@ class Reads:
         async with self._one_read, self._one_search:
             self._path_reader.close()
             self._search_reader.close()
+
+
+def _days_of_batch(reader: apsw.Connection, terminal_id: str, number: int) -> tuple[int, int]:
+    """The first and the last `terminal_day` that a batch's transactions can be found under.
+
+    A day more on both ends, for clocks that were set. What is not known of the batch is taken from
+    the store's first and last day.
+    """
+    found: Any = reader.execute(queries.TERMINAL_DAYS).fetchall()
+    oldest, newest = found[0]
+    of_day_zero = rows.terminal_day(terminal_id, 0)
+    first, last = (rows.day_of(day or 0) + of_day_zero for day in (oldest, newest))
+    known = reader.execute(queries.BATCH, (terminal_id, number)).fetchall()
+    if known:
+        batch = rows.batch(known[0])
+        first = max(first, rows.terminal_day(terminal_id, batch.opened_ms - _DAY_MS))
+        if batch.closed_ms:
+            last = min(last, rows.terminal_day(terminal_id, batch.closed_ms + _DAY_MS))
+    return first, last

@@ -95,6 +95,11 @@ def terminal_day(terminal_id: str, wall_ms: int) -> int:
     return wall_ms // _DAY_MS * ONE_DAY + zlib.crc32(terminal_id.encode())
 
 
+def day_of(terminal_day: int) -> int:
+    """The day alone of a `terminal_day`, to add what `terminal_day` is on day 0 to."""
+    return terminal_day // ONE_DAY * ONE_DAY
+
+
 def intent(transaction: Transaction) -> tuple[Row, int]:
     """An intent's row of `operations`, and how many rows it changes unless it is a repeat.
 

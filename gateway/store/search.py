@@ -100,13 +100,17 @@ async def undelivered(*, since_ms: int, until_ms: int, limit: int, ask: Ask) -> 
 
 async def _of_terminal(criteria: Criteria, limit: int, ask: Ask) -> list[rows.Row]:
     """Day by day, from the last one back."""
-    known_ms = await ask(_times)
-    if known_ms is None:
+    oldest, newest = await ask(lambda reader: _row(reader, queries.TERMINAL_DAYS))
+    if oldest is None:
         return []
-    oldest_ms, newest_ms = known_ms
-    first = rows.terminal_day(criteria.terminal_id, max(criteria.from_ms, oldest_ms))
-    last_ms = min(criteria.until_ms, newest_ms) if criteria.until_ms else newest_ms
-    day = rows.terminal_day(criteria.terminal_id, last_ms)
+    of_day_zero = rows.terminal_day(criteria.terminal_id, 0)
+    first = max(
+        rows.day_of(oldest) + of_day_zero,
+        rows.terminal_day(criteria.terminal_id, criteria.from_ms),
+    )
+    day = rows.day_of(newest) + of_day_zero
+    if criteria.until_ms:
+        day = min(day, rows.terminal_day(criteria.terminal_id, criteria.until_ms))
     found: list[rows.Row] = []
     while day >= first and len(found) < limit:
         where = _Where(criteria)
@@ -131,14 +135,6 @@ async def _through_all(criteria: Criteria, limit: int, ask: Ask) -> list[rows.Ro
         where.add("t.transaction_id BETWEEN ? AND ?", end, last)
         found += await ask(where.find(limit - len(found)))
     return found
-
-
-def _times(reader: apsw.Connection) -> tuple[int, int] | None:
-    """When the first and the last transaction were made."""
-    (first, last) = _row(reader, queries.FIRST_AND_LAST_ID)
-    if first is None:
-        return None
-    return _row(reader, _NEXT, first)[1], _row(reader, _NEXT, last)[1]
 
 
 def _ids_of(reader: apsw.Connection, from_ms: int, until_ms: int) -> tuple[int, int]:

@@ -215,7 +215,7 @@ class OweReversal:
     answer: bytes = b""
     state: State = State.REVERSAL_OWED
     advice: bool = False
-    amount_minor: int = -1
+    amount_minor: int = -1  # as in OwedReversal; like `advice` it stays what it is in one given up
 
 
 @dataclass(frozen=True, slots=True)

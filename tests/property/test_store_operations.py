@@ -1,9 +1,12 @@
-"""Any interleaving of operations leaves the rows that a model in plain dictionaries has."""
+"""Any interleaving of operations leaves what the store of plain dictionaries has.
+
+It holds both to the contract: what stands in for the store in other tests behaves as it does.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,173 +20,103 @@ from trio.testing import wait_all_tasks_blocked
 from gateway.errors import StoreError
 from gateway.store.sqlite import SqliteStore
 from gateway.store.store import (
-    Device,
+    Batch,
+    Criteria,
     EndReversal,
     MarkDelivered,
+    MarkManyDelivered,
     NoteAttempt,
-    Operation,
-    OwedReversal,
     OweReversal,
+    PutBatch,
     PutDevice,
+    PutTombstone,
+    PutUpload,
     Reroute,
     ReserveStans,
     Settle,
-    StanBlock,
     State,
+    Tombstone,
     TouchDevice,
     Transaction,
 )
+from gateway.wire.message import Kind
+from tests.support.fake_store import FakeStore
 from tests.support.stores import a_device, a_transaction, disk_of, opened
-
-COUNTED = (
-    State.INTENDED,
-    State.TIMED_OUT,
-    State.REVERSAL_OWED,
-    State.ADVICE_OWED,
-    State.GIVEN_UP,
-)
-
-
-class Impossible(Exception):
-    """The operation has nothing to change: it and its whole call are refused."""
-
-
-class Model:
-    """The store's contract, in as few lines as possible."""
-
-    def __init__(self) -> None:
-        self.transactions: dict[int, Transaction] = {}
-        self.reversals: dict[int, OwedReversal] = {}
-        self.devices: dict[int, Device] = {}
-        self.blocks: dict[tuple[str, int], StanBlock] = {}
-
-    def intend(self, new: Transaction) -> Transaction | None:
-        for known in self.transactions.values():
-            if known.repeat_key == new.repeat_key:
-                return known
-        self.transactions[new.transaction_id] = new
-        return None
-
-    def commit(self, operations: tuple[Operation, ...]) -> bool:
-        """Whether they could all be done; else nothing was."""
-        before = [dict(table) for table in self._tables()]
-        try:
-            for operation in operations:
-                getattr(self, f"_{type(operation).__name__}")(operation)
-        except Impossible:
-            for table, was in zip(self._tables(), before, strict=True):
-                table.clear()
-                table.update(was)
-            return False
-        return True
-
-    def _tables(self) -> tuple[dict[Any, Any], ...]:
-        return self.transactions, self.reversals, self.devices, self.blocks
-
-    def _change(self, number: int, **changes: Any) -> None:
-        if number not in self.transactions:
-            raise Impossible
-        self.transactions[number] = replace(self.transactions[number], **changes)
-
-    def _Reroute(self, op: Reroute) -> None:  # noqa: N802 (named like the operation)
-        self._change(op.transaction_id, upstream=op.upstream, upstream_stan=op.upstream_stan)
-
-    def _Settle(self, op: Settle) -> None:  # noqa: N802
-        self._change(
-            op.transaction_id,
-            state=op.state,
-            response_code=op.response_code,
-            approval_code=op.approval_code,
-            answer=op.answer,
-            answered_ms=op.answered_ms,
-            **({"image": b""} if op.wipe_image else {}),
-        )
-
-    def _MarkDelivered(self, op: MarkDelivered) -> None:  # noqa: N802
-        known = self.transactions.get(op.transaction_id)
-        if known is not None and known.state is not State.INTENDED:
-            state = State.DELIVERED if known.state is State.ANSWERED else known.state
-            self._change(op.transaction_id, delivered_ms=op.delivered_ms, state=state)
-
-    def _OweReversal(self, op: OweReversal) -> None:  # noqa: N802
-        told = {"response_code": op.response_code, "answer": op.answer} if op.response_code else {}
-        self._change(op.transaction_id, state=op.state, **told)
-        known = self.reversals.get(op.transaction_id)
-        if known is None:
-            known = OwedReversal(
-                transaction_id=op.transaction_id,
-                upstream=op.upstream,
-                upstream_stan=0,
-                reason=op.reason,
-                created_ms=op.created_ms,
-            )
-        elif known.given_up:
-            known = replace(known, given_up=False, attempts=0, next_attempt_ms=0)
-        self.reversals[op.transaction_id] = known
-
-    def _NoteAttempt(self, op: NoteAttempt) -> None:  # noqa: N802
-        if op.transaction_id not in self.reversals:
-            raise Impossible
-        self.reversals[op.transaction_id] = replace(
-            self.reversals[op.transaction_id],
-            upstream_stan=op.upstream_stan,
-            attempts=op.attempts,
-            next_attempt_ms=op.next_attempt_ms,
-        )
-
-    def _EndReversal(self, op: EndReversal) -> None:  # noqa: N802
-        known = self.reversals.get(op.transaction_id)
-        if op.state is State.GIVEN_UP:
-            if known is None:
-                raise Impossible
-            self._change(op.transaction_id, state=op.state)
-            self.reversals[op.transaction_id] = replace(known, given_up=True)
-            return
-        # Ended twice is ended; of one that was never owed there is nothing to end.
-        found = self.transactions.get(op.transaction_id)
-        if found is None or found.state is State.INTENDED:
-            raise Impossible
-        self.reversals.pop(op.transaction_id, None)
-        self._change(op.transaction_id, state=op.state, image=b"")
-
-    def _ReserveStans(self, op: ReserveStans) -> None:  # noqa: N802
-        self.blocks[op.upstream, op.first] = StanBlock(op.upstream, op.first, op.reserved_ms)
-
-    def _PutDevice(self, op: PutDevice) -> None:  # noqa: N802
-        self.devices[op.device.device_id] = op.device
-
-    def _TouchDevice(self, op: TouchDevice) -> None:  # noqa: N802
-        if op.device_id in self.devices:
-            known = self.devices[op.device_id]
-            self.devices[op.device_id] = replace(known, last_seen_ms=op.last_seen_ms)
-
 
 numbers = st.integers(1, 6)
 small = st.integers(0, 2**40)
 codes = st.sampled_from(["", "00", "91"])
+rrns = st.sampled_from(["", "R1", "R2"])
 sealed = st.binary(max_size=40)
-outcomes = st.sampled_from([state for state in State if state is not State.INTENDED])
+outcomes = st.sampled_from([s for s in State if s not in (State.INTENDED, State.SENT)])
+ends = st.sampled_from([State.REVERSED, State.ADVISED, State.CLOSED, State.GIVEN_UP])
+owed = st.sampled_from([State.REVERSAL_OWED, State.ADVICE_OWED])
 reasons = st.sampled_from(["68", "98"])
 names = st.sampled_from(["one", "two"])
+terminals = st.sampled_from(["T0000001", "T0000002"])
+stans = st.sampled_from(["000001", "000002"])
+days = st.integers(0, 4).map((40_000_000).__mul__)
+batches = st.integers(0, 2)
+put_batches = st.builds(
+    Batch,
+    terminal_id=terminals,
+    number=batches,
+    opened_ms=days,
+    closed_ms=st.sampled_from([0, 2_000_000_000]),
+    debits=small,
+    debits_minor=small,
+    credits=small,
+    credits_minor=small,
+    balanced=st.booleans(),
+    reported=st.text(max_size=5),
+)
 operations = st.one_of(
-    st.builds(Settle, numbers, outcomes, codes, codes, sealed, small, st.booleans()),
+    st.builds(Settle, numbers, outcomes, codes, codes, sealed, small, st.booleans(), rrns),
     st.builds(MarkDelivered, numbers, small),
+    st.builds(MarkManyDelivered, st.lists(st.tuples(numbers, small)).map(tuple)),
     st.builds(Reroute, numbers, names, small),
-    st.builds(OweReversal, numbers, names, reasons, small, codes, sealed),
+    st.builds(
+        OweReversal,
+        numbers,
+        names,
+        reasons,
+        small,
+        codes,
+        sealed,
+        owed,
+        st.booleans(),
+        st.sampled_from([-1, 0, 5]),
+    ),
     st.builds(NoteAttempt, numbers, small, small, small),
-    st.builds(EndReversal, numbers, st.sampled_from([State.REVERSED, State.GIVEN_UP])),
+    st.builds(EndReversal, numbers, ends),
+    st.builds(PutTombstone, st.builds(Tombstone, names, small)),
+    st.builds(PutBatch, put_batches),
+    st.builds(PutUpload, terminals, batches, stans, small, sealed),
     st.builds(ReserveStans, names, st.sampled_from([0, 1_000]), small),
     st.builds(PutDevice, st.builds(a_device, numbers, place=st.text(max_size=5))),
     st.builds(TouchDevice, numbers, small),
 )
-intents = st.builds(lambda key, image: (key, image), st.integers(1, 8), sealed)
+intents = st.fixed_dictionaries(
+    {
+        "repeat_key": st.integers(1, 8).map("key {}".format),
+        "image": sealed,
+        "terminal_id": terminals,
+        "kind": st.sampled_from([Kind.PURCHASE, Kind.VOID, Kind.REFUND, Kind.OFFLINE, Kind.ECHO]),
+        "original_id": st.integers(0, 4),
+        "batch": batches,
+        "stan": stans,
+        "rrn": rrns,
+        "amount_minor": st.integers(0, 2),
+        "upstream": names,
+    }
+)
 calls = st.one_of(intents, st.lists(operations, min_size=1, max_size=4).map(tuple))
 # Calls that wait together become one batch.
 histories = st.lists(st.lists(calls, min_size=1, max_size=12), min_size=1, max_size=6)
 
 
 async def _run(history: list[list[Any]], path: Path, batch_max: int) -> None:
-    model = Model()
+    model = FakeStore()
     ids = iter(range(1, 10_000))
     async with opened(path, batch_max=batch_max) as store:
         disk = disk_of(store)
@@ -192,24 +125,29 @@ async def _run(history: list[list[Any]], path: Path, batch_max: int) -> None:
             async with trio.open_nursery() as nursery:
                 with disk.held():
                     for call in together:
-                        expected, use = _expect(model, store, call, ids)
+                        expected, use = await _expect(model, store, call, ids)
                         nursery.start_soon(_check, use, expected, checks)
                         await wait_all_tasks_blocked()
             assert len(checks) == len(together)
             for check in checks:
                 check()
-            await _compare(model, store)
+        await _compare(model, store)
     async with opened(path) as store:
         await _compare(model, store)
 
 
-def _expect(model: Model, store: SqliteStore, call: Any, ids: Any) -> tuple[object, Any]:
-    if isinstance(call[0], int):
-        key, image = call
-        new = a_transaction(next(ids), repeat_key=f"key {key}", image=image)
-        known = model.intend(new)
+async def _expect(model: FakeStore, store: SqliteStore, call: Any, ids: Any) -> tuple[object, Any]:
+    if isinstance(call, dict):
+        number = next(ids)
+        new = a_transaction(number, created_ms=number * 20_000_000, **call)
+        # A copy: the store must not lean on the caller's record.
+        known = await model.intend(replace(new))
         return None if known is None else known.transaction_id, lambda: store.intend(new)
-    return model.commit(call), lambda: store.commit(*call)
+    try:
+        await model.commit(*call)
+    except StoreError:
+        return False, lambda: store.commit(*call)
+    return True, lambda: store.commit(*call)
 
 
 async def _check(use: Any, expected: object, checks: list[Callable[[], None]]) -> None:
@@ -229,25 +167,65 @@ async def _check(use: Any, expected: object, checks: list[Callable[[], None]]) -
     checks.append(check)
 
 
-async def _compare(model: Model, store: SqliteStore) -> None:
+async def _compare(model: FakeStore, store: SqliteStore) -> None:
+    """Every question has the same answer."""
     for number in range(1, (await store.last_transaction_id()) + 1):
-        assert await store.transaction(number) == model.transactions.get(number)
-    open_ones = [t for t in model.transactions.values() if t.state is State.INTENDED]
-    assert await store.unsettled(100) == open_ones
+        assert await store.transaction(number) == await model.transaction(number)
+        assert await store.follow_ups(number) == await model.follow_ups(number)
+    for ask in QUESTIONS:
+        assert await ask(store) == await ask(model)
+    assert {key: list(await store.stan_blocks(key)) for key in ("one", "two")} == {
+        key: sorted(await model.stan_blocks(key), key=lambda b: b.first) for key in ("one", "two")
+    }
+    assert await store.devices() == sorted(await model.devices(), key=lambda d: d.device_id)
 
-    def in_order(given_up: bool) -> list[OwedReversal]:
-        found = [r for r in model.reversals.values() if r.given_up is given_up]
-        return sorted(found, key=lambda r: (r.created_ms, r.transaction_id))
 
-    assert await store.owed_reversals() == in_order(given_up=False)
-    assert await store.given_up_reversals(100) == in_order(given_up=True)
-    assert await store.devices() == [model.devices[n] for n in sorted(model.devices)]
-    for name in ("one", "two"):
-        known = [b for b in model.blocks.values() if b.upstream == name]
-        assert list(await store.stan_blocks(name)) == sorted(known, key=lambda b: b.first)
-    states = [t.state for t in model.transactions.values()]
-    counted = {state: states.count(state) for state in COUNTED if state in states}
-    assert await store.count_by_state() == counted
+def _questions() -> Iterable[Callable[[Any], Any]]:
+    def of_batch(terminal_id: str, number: int) -> Iterable[Callable[[Any], Any]]:
+        yield lambda store: store.uploads(terminal_id, number)
+        yield lambda store: store.batch_totals(terminal_id, number)
+
+    def of(criteria: Criteria, limit: int) -> Callable[[Any], Any]:
+        return lambda store: store.select(criteria, limit)
+
+    yield lambda store: store.last_transaction_id()
+    yield lambda store: store.unsettled(100)
+    yield lambda store: store.owed_reversals()
+    yield lambda store: store.given_up_reversals(100)
+    yield lambda store: store.count_by_state()
+    yield lambda store: store.find_repeat("key 1")
+    yield lambda store: store.find_by_key_prefix("key", 5)
+    yield lambda store: store.find_by_rrn("R1", 5)
+    yield lambda store: store.tombstones(2**20)
+    yield lambda store: store.open_batches()
+    yield lambda store: store.undelivered(since_ms=0, until_ms=2**39, limit=3)
+    yield lambda store: store.batches("T0000001", 2)
+    for terminal_id in ("T0000001", "T0000002"):
+        for number in range(3):
+            yield from of_batch(terminal_id, number)
+    for criteria in CRITERIA:
+        for limit in (2, 100):
+            yield of(criteria, limit)
+
+
+CRITERIA = (
+    Criteria(),
+    Criteria(before_id=3),
+    Criteria(terminal_id="T0000001"),
+    Criteria(terminal_id="T0000001", from_ms=40_000_000, until_ms=160_000_000, before_id=5),
+    Criteria(rrn="R1"),
+    Criteria(rrn="R2", terminal_id="T0000002", amount_minor=1),
+    Criteria(stan="000001", until_ms=80_000_000),
+    Criteria(from_ms=80_000_000),
+    Criteria(amount_minor=0),
+    Criteria(last_four="1234", upstream="two"),
+    Criteria(last_four="9999"),
+    *(Criteria(state=state) for state in State),
+    Criteria(state=State.REVERSAL_OWED, terminal_id="T0000001"),
+    Criteria(state=State.INTENDED, stan="000002"),
+    Criteria(state=State.ANSWERED, terminal_id="T0000002", upstream="one"),
+)
+QUESTIONS = tuple(_questions())
 
 
 @pytest.mark.parametrize("batch_max", [256, 3])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import trio
 
@@ -72,6 +74,7 @@ class FakeStore:
     batches_by_key: dict[tuple[str, int], Batch] = field(default_factory=dict)
     uploaded: dict[tuple[str, int, str], PutUpload] = field(default_factory=dict)
     partly_reversed: dict[int, int] = field(default_factory=dict)
+    rrns: dict[int, str] = field(default_factory=dict)  # as answered
     commits: list[tuple[Operation, ...]] = field(default_factory=list)
     intents: list[Transaction] = field(default_factory=list)
     posted: list[Operation] = field(default_factory=list)
@@ -89,9 +92,16 @@ class FakeStore:
 
     async def commit(self, *operations: Operation) -> None:
         await self._write()
+        before = [dict(table) for table in self._tables()]
+        try:
+            for operation in operations:
+                self._apply(operation)
+        except StoreError:
+            for table, was in zip(self._tables(), before, strict=True):
+                table.clear()
+                table.update(was)
+            raise
         self.commits.append(operations)
-        for operation in operations:
-            self._apply(operation)
 
     def post(self, operation: Operation) -> None:
         if len(self.posted) >= self.queue_max:
@@ -113,7 +123,7 @@ class FakeStore:
 
     async def find_by_rrn(self, rrn: str, limit: int) -> list[Transaction]:
         await self._read()
-        found = [t for t in self.transactions.values() if t.rrn == rrn and t.answered_ms]
+        found = [t for t in self.transactions.values() if self.rrns.get(t.transaction_id) == rrn]
         return sorted(found, key=lambda t: -t.transaction_id)[:limit]
 
     async def follow_ups(self, original_id: int) -> list[Transaction]:
@@ -122,7 +132,12 @@ class FakeStore:
 
     async def select(self, criteria: Criteria, limit: int) -> list[Transaction]:
         await self._read()
-        found = [t for t in self._in_order() if _fits(t, criteria)]
+        found = [
+            t
+            for t in self._in_order()
+            if _fits(t, criteria)
+            and (not criteria.rrn or self.rrns.get(t.transaction_id) == criteria.rrn)
+        ]
         return found[::-1][:limit]
 
     async def undelivered(self, *, since_ms: int, until_ms: int, limit: int) -> list[Transaction]:
@@ -250,7 +265,8 @@ class FakeStore:
     def _apply_posted(self) -> None:
         posted, self.posted = self.posted, []
         for operation in posted:
-            self._apply(operation)
+            with contextlib.suppress(StoreError):  # Nobody waits who could be told.
+                self._apply(operation)
 
     def _repeat(self, repeat_key: str) -> Transaction | None:
         return next((t for t in self.transactions.values() if t.repeat_key == repeat_key), None)
@@ -261,10 +277,24 @@ class FakeStore:
     def _reversals_in_order(self) -> list[OwedReversal]:
         return sorted(self.reversals.values(), key=lambda r: (r.created_ms, r.transaction_id))
 
-    def _change(self, transaction_id: int, **changes: object) -> None:
+    def _tables(self) -> tuple[dict[Any, Any], ...]:
+        return (
+            self.transactions,
+            self.reversals,
+            self.devices_by_id,
+            self.blocks,
+            self.tombs,
+            self.batches_by_key,
+            self.uploaded,
+            self.partly_reversed,
+            self.rrns,
+        )
+
+    def _change(self, transaction_id: int, **changes: Any) -> None:
         known = self.transactions.get(transaction_id)
-        if known is not None:
-            self.transactions[transaction_id] = replace(known, **changes)  # type: ignore[arg-type]
+        if known is None:
+            raise StoreError("refused by the store: no such transaction")
+        self.transactions[transaction_id] = replace(known, **changes)
 
     def _apply(self, operation: Operation) -> None:
         match operation:
@@ -277,7 +307,7 @@ class FakeStore:
             case Settle():
                 kept: dict[str, object] = {"image": b""} if operation.wipe_image else {}
                 if operation.rrn:
-                    kept["rrn"] = operation.rrn
+                    kept["rrn"] = self.rrns[operation.transaction_id] = operation.rrn
                 self._change(
                     operation.transaction_id,
                     state=operation.state,
@@ -339,14 +369,7 @@ class FakeStore:
                         amount_minor=operation.amount_minor,
                     )
                 elif known.given_up:
-                    known = replace(
-                        known,
-                        given_up=False,
-                        attempts=0,
-                        next_attempt_ms=0,
-                        advice=operation.advice,
-                        amount_minor=operation.amount_minor,
-                    )
+                    known = replace(known, given_up=False, attempts=0, next_attempt_ms=0)
                 self.reversals[transaction_id] = known
                 self.partly_reversed.pop(transaction_id, None)
                 if known.amount_minor >= 0:
@@ -359,19 +382,28 @@ class FakeStore:
                 self._change(transaction_id, state=operation.state, **told)
             case NoteAttempt():
                 self.reversals[transaction_id] = replace(
-                    self.reversals[transaction_id],
+                    self._reversal(transaction_id),
                     upstream_stan=operation.upstream_stan,
                     attempts=operation.attempts,
                     next_attempt_ms=operation.next_attempt_ms,
                 )
             case EndReversal():
                 if operation.state is State.GIVEN_UP:
-                    owed = self.reversals[transaction_id]
+                    owed = self._reversal(transaction_id)
                     self.reversals[transaction_id] = replace(owed, given_up=True)
-                else:
-                    self.reversals.pop(transaction_id, None)
-                    self._change(transaction_id, image=b"")
-                self._change(transaction_id, state=operation.state)
+                    self._change(transaction_id, state=operation.state)
+                    return
+                # Ended twice is ended; of an intent there is nothing to end.
+                known_one = self.transactions.get(transaction_id)
+                if known_one is None or known_one.state is State.INTENDED:
+                    raise StoreError("refused by the store: no such reversal")
+                self.reversals.pop(transaction_id, None)
+                self._change(transaction_id, state=operation.state, image=b"")
+
+    def _reversal(self, transaction_id: int) -> OwedReversal:
+        if transaction_id not in self.reversals:
+            raise StoreError("refused by the store: no such reversal")
+        return self.reversals[transaction_id]
 
 
 def _fits(transaction: Transaction, criteria: Criteria) -> bool:
@@ -379,7 +411,6 @@ def _fits(transaction: Transaction, criteria: Criteria) -> bool:
     c, t = criteria, transaction
     return (
         (not c.terminal_id or t.terminal_id == c.terminal_id)
-        and (not c.rrn or t.rrn == c.rrn)
         and (not c.stan or t.stan == c.stan)
         and t.created_ms >= c.from_ms
         and (not c.until_ms or t.created_ms < c.until_ms)
