@@ -16,6 +16,7 @@ from gateway.wire.message import (
     PROCESSING_CODE,
     STAN,
     TERMINAL_ID,
+    TRANSMISSION_TIME,
     Kind,
     Message,
 )
@@ -30,13 +31,13 @@ _ATC_TAG = "9F3602"  # application transaction counter, always two bytes
 
 
 def day_of(message: Message, wall_ms: int) -> str:
-    """The date of DE13 with its year, as YYYYMMDD; today's where DE13 is absent or no date.
+    """The date of DE13 with its year, as YYYYMMDD; that of DE7, or today's, where DE13 is none.
 
-    DE13 has no year: it is the one that puts the date nearest before a week from now.
+    Neither has a year: it is the one that puts the date nearest before a week from now.
     """
     today = utc(wall_ms)
-    month_day = message.fields.get(LOCAL_DATE, "")
-    if len(month_day) != 4 or not month_day.isdigit():
+    month_day = message.fields.get(LOCAL_DATE) or message.get(TRANSMISSION_TIME)[:4]
+    if len(month_day) != 4 or not (month_day.isascii() and month_day.isdigit()):
         return today.strftime("%Y%m%d")
     year = today.year
     # Compared as month * 31 + day: it need not be exact, only far from ambiguous.
@@ -87,10 +88,11 @@ def repeat_key(message: Message, kind: Kind, *, activation: int, wall_ms: int) -
     return f"{prefix}{time}/{kind.value}/{fields.get(MERCHANT_ID, '')}/{activation}"
 
 
-def content_of(message: Message) -> str:
+def content_of(message: Message, *, follows: bool = False) -> str:
     """What else must be equal in a true repeat, beside amount, currency and card.
 
-    DE3, the EMV transaction counter (tag 9F36 of DE55) and the original's reference (DE90, DE61).
+    DE3, the EMV transaction counter (tag 9F36 of DE55) and the original's reference: DE90, DE61
+    or, in what follows another transaction, DE37.
     """
     fields = message.fields
     counter = ""
@@ -100,6 +102,8 @@ def content_of(message: Message) -> str:
         if at >= 0:
             counter = chip[at + 6 : at + 10].upper()
     original = fields.get(ORIGINAL_DATA, "") or fields.get(61, "")
+    if follows and not original:
+        original = message.rrn
     return f"{fields.get(PROCESSING_CODE, '')}/{counter}/{original}"
 
 
@@ -116,20 +120,24 @@ def same_content(one: Transaction, other: Transaction) -> bool:
 class Exchange:
     """A transaction under way, and the repeats that wait for its outcome."""
 
-    __slots__ = ("_done", "draft", "reply")
+    __slots__ = ("_done", "_ended", "draft", "reply")
 
     def __init__(self, draft: Transaction) -> None:
         self.draft = draft
         self.reply: Reply | None = None
+        self._ended = False
         self._done: trio.Event | None = None  # made only where somebody waits
 
     async def wait(self) -> Reply | None:
         """The reply, once there is one; None where the exchange ended without."""
         if self._done is None:
             self._done = trio.Event()
+            if self._ended:
+                self._done.set()
         await self._done.wait()
         return self.reply
 
     def end(self) -> None:
+        self._ended = True
         if self._done is not None:
             self._done.set()

@@ -143,7 +143,7 @@ class Flow:
         if under_way is not None:
             return await self._join(under_way, request, draft)
         if len(self._under_way) >= self._under_way_max:
-            return self._refuse(request, Reason.OVERLOAD, "limits.under_way_max")
+            return await self._refuse_new(request, draft, Reason.OVERLOAD, "limits.under_way_max")
         exchange = Exchange(draft)
         self._under_way[key] = exchange
         try:
@@ -224,13 +224,12 @@ class Flow:
                 self._records.plan(
                     draft, message, upstream=upstream.name, stan=stan, outgoing=outgoing
                 )
-                seen = await self._store.intend(draft)
+                seen = await self._intend(draft)
                 if seen is not None:
                     return self._answer_again(seen, request, draft)
                 intended = True
-            else:
-                draft.upstream, draft.upstream_stan = upstream.name, stan
-                await self._store.commit(Reroute(draft.transaction_id, upstream.name, stan))
+            elif not await self._moved(draft, upstream, stan):
+                return await self._nothing_sent(request, draft, Reason.INTERNAL)
             try:
                 answer = await upstream.ask(
                     outgoing, transaction_id=draft.transaction_id, kind=request.kind
@@ -242,9 +241,33 @@ class Flow:
             if not answer.response_code:
                 return await self._in_doubt(request, draft)
             return await self._answered(request, draft, upstream, answer)
-        if request.kind in ADVICE_KINDS and last is not None:
+        keeps = self._policy.keeps_advices(request.device.profile)
+        if keeps and request.kind in ADVICE_KINDS and last is not None:
             return await self._keep_advice(request, draft, last, message, intended=intended)
-        return await self._nothing_sent(request, draft, intended=intended)
+        if intended:
+            return await self._nothing_sent(request, draft, Reason.NO_UPSTREAM)
+        return await self._refuse_new(request, draft, Reason.NO_UPSTREAM, "routes")
+
+    async def _intend(self, draft: Transaction) -> Transaction | None:
+        """Make the intent durable, or find what it repeats. Raises StoreError."""
+        try:
+            return await self._store.intend(draft)
+        except StoreError:
+            # What was answered before is answered again, as long as it can be read.
+            seen = await self._store.find_repeat(draft.repeat_key)
+            if seen is None or seen.transaction_id == draft.transaction_id:
+                raise
+            return seen
+
+    async def _moved(self, draft: Transaction, upstream: Upstream, stan: int) -> bool:
+        """Whether it is durable that the request goes to another upstream, the first having got
+        nothing of it."""
+        try:
+            await self._store.commit(Reroute(draft.transaction_id, upstream.name, stan))
+        except StoreError:
+            return False
+        draft.upstream, draft.upstream_stan = upstream.name, stan
+        return True
 
     @staticmethod
     def _outgoing(draft: Transaction, message: Message, upstream: Upstream, stan: int) -> Message:
@@ -331,32 +354,25 @@ class Flow:
         *,
         intended: bool,
     ) -> Reply:
-        """An advice that no upstream could take: kept and sent later, where the profile says so."""
-        if not self._policy.keeps_advices(request.device.profile):
-            return await self._nothing_sent(request, draft, intended=intended)
-        stan = upstream.take_stan()
-        if stan is None:
-            return await self._nothing_sent(request, draft, intended=intended)
-        if intended:
-            draft.upstream, draft.upstream_stan = upstream.name, stan
-            await self._store.commit(Reroute(draft.transaction_id, upstream.name, stan))
-        else:
+        """An advice that no upstream could take is answered in its place, and sent later."""
+        if not intended:
+            stan = upstream.take_stan()
+            if stan is None:
+                return await self._refuse_new(request, draft, Reason.NO_UPSTREAM, "STANs")
             outgoing = self._outgoing(draft, message, upstream, stan)
             self._records.plan(draft, message, upstream=upstream.name, stan=stan, outgoing=outgoing)
-            seen = await self._store.intend(draft)
+            seen = await self._intend(draft)
             if seen is not None:
                 return self._answer_again(seen, request, draft)
         reply = replies.refusal(request.message, APPROVED)
         await self._owe(draft, reply, after(State.INTENDED, Happening.ADVICE_OWED))
-        self._log(request, draft, upstream.name, APPROVED)
+        self._log(request, draft, draft.upstream, APPROVED)
         return Reply(reply, draft.transaction_id)
 
     async def _nothing_sent(
-        self, request: Request, transaction: Transaction, *, intended: bool
+        self, request: Request, transaction: Transaction, reason: Reason
     ) -> Reply:
-        if not intended:
-            return self._refuse(request, Reason.NO_UPSTREAM, "routes")
-        code = response_code(Reason.NO_UPSTREAM, request.code_set)
+        code = response_code(reason, request.code_set)
         reply = replies.refusal(request.message, code)
         state = after(State.INTENDED, Happening.NOTHING_SENT)
         await self._records.write_regardless(
@@ -364,6 +380,15 @@ class Flow:
         )
         self._log(request, transaction, "", code)
         return Reply(reply, transaction.transaction_id)
+
+    async def _refuse_new(
+        self, request: Request, draft: Transaction, reason: Reason, rule: str
+    ) -> Reply:
+        """Refuse what cannot even be intended, unless it is a repeat: that was answered before."""
+        seen = await self._store.find_repeat(draft.repeat_key)
+        if seen is not None:
+            return self._answer_again(seen, request, draft)
+        return self._refuse(request, reason, rule)
 
     # --- repeats --------------------------------------------------------------------------
 
@@ -383,7 +408,7 @@ class Flow:
         """The stored answer to a repeat of a request that is over."""
         if not duplicates.same_content(seen, repeat):
             return self._refuse(request, Reason.REPEAT_DIFFERS, "repeat")
-        stored = self._records.answer_of(seen)
+        stored = self._records.answer_of(seen, request.message)
         if stored is None:
             # Found without an outcome: it is in doubt, and what it is owed is on its way.
             code = response_code(Reason.NO_ANSWER, request.code_set)

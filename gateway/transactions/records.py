@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Iterator
 
 import trio
 
 from gateway.clock import Clock
-from gateway.errors import StoreError
+from gateway.errors import KeyUnavailable, StoreError
 from gateway.keys.security_module import SecurityModule
 from gateway.store.store import Operation, Settle, State, Store, Transaction
-from gateway.transactions import duplicates, images
+from gateway.transactions import duplicates, images, replies
+from gateway.transactions.originals import FOLLOWING_KINDS
 from gateway.transactions.request import Request
 from gateway.wire.message import APPROVAL_CODE, CURRENCY, Message, mask_pan
 
@@ -49,7 +51,9 @@ class Records:
         return Transaction(
             transaction_id=next(self._ids),
             repeat_key=key,
-            content=self._security.content_hash(duplicates.content_of(message).encode()),
+            content=self._security.content_hash(
+                duplicates.content_of(message, follows=request.kind in FOLLOWING_KINDS).encode()
+            ),
             created_ms=request.wall_ms,
             terminal_id=message.terminal_id,
             merchant_id=message.merchant_id,
@@ -103,16 +107,29 @@ class Records:
         )
 
     def sealed_answer(self, transaction_id: int, reply: Message) -> bytes:
-        return self._security.seal(
-            images.pack_answer(reply), context=images.context_of(transaction_id)
+        """The answer as it is kept; nothing of it where the key fails, since its code, approval
+        code and RRN are kept beside it: an outcome must not be lost for want of a key."""
+        try:
+            return self._security.seal(
+                images.pack_answer(reply), context=images.context_of(transaction_id)
+            )
+        except KeyUnavailable:
+            return b""
+
+    def answer_of(self, transaction: Transaction, request: Message) -> Message | None:
+        """The answer that a request was given; None where it was given none."""
+        with contextlib.suppress(KeyUnavailable):
+            answer = self._opened(transaction, transaction.answer)
+            if answer is not None:
+                return answer
+        if not transaction.response_code:
+            return None
+        return replies.remembered(
+            request,
+            transaction.response_code,
+            approval_code=transaction.approval_code,
+            rrn=transaction.rrn,
         )
-
-    def answer_of(self, transaction: Transaction) -> Message | None:
-        """The answer that the terminal was given; None where it was given none.
-
-        Raises KeyUnavailable.
-        """
-        return self._opened(transaction, transaction.answer)
 
     def request_of(self, transaction: Transaction) -> Message | None:
         """The request, as far as it is kept, with the terminal's STAN; None once it is wiped.

@@ -80,6 +80,12 @@ def refusal(request: Message, code: str) -> Message:
     return Message(response_mti(request.mti), fields)
 
 
+def remembered(request: Message, code: str, *, approval_code: str, rrn: str) -> Message:
+    """An acquirer's answer of which only this is left."""
+    known = {APPROVAL_CODE: approval_code, RRN: rrn}
+    return refusal(request, code).changed({n: v for n, v in known.items() if v})
+
+
 def unparsed_refusal(*, mti: str, stan: str, code: str) -> Message:
     """The answer to a message of which only MTI and STAN could be read."""
     return Message(response_mti(mti), {STAN: stan, RESPONSE_CODE: code})
