@@ -290,6 +290,51 @@ CREATE TRIGGER put_upload INSTEAD OF INSERT ON other_operations WHEN new.operati
         ON CONFLICT (terminal_id, batch, stan) DO UPDATE SET
             received_ms = excluded.received_ms, record = excluded.record;
 END;
+
+-- a: JSON array of ids. What is open is not deleted, and the highest id is not given out twice.
+CREATE TRIGGER forget INSTEAD OF INSERT ON other_operations WHEN new.operation = 16 BEGIN
+    DELETE FROM transactions WHERE transaction_id IN (SELECT value FROM json_each(new.a))
+        AND transaction_id < (SELECT max(transaction_id) FROM transactions)
+        AND NOT EXISTS (
+            SELECT 1 FROM open_intents AS i WHERE i.transaction_id = transactions.transaction_id
+        )
+        AND NOT EXISTS (
+            SELECT 1 FROM reversals AS r WHERE r.transaction_id = transactions.transaction_id
+        )
+        AND NOT EXISTS (
+            SELECT 1 FROM outcomes AS o WHERE o.transaction_id = transactions.transaction_id
+                AND o.state IN ('timed_out', 'reversal_owed', 'advice_owed', 'given_up')
+        );
+    DELETE FROM outcomes WHERE transaction_id IN (SELECT value FROM json_each(new.a))
+        AND NOT EXISTS (
+            SELECT 1 FROM transactions AS t WHERE t.transaction_id = outcomes.transaction_id
+        );
+    DELETE FROM follow_ups WHERE original_id IN (SELECT value FROM json_each(new.a))
+        AND NOT EXISTS (
+            SELECT 1 FROM transactions AS t WHERE t.transaction_id = follow_ups.original_id
+        );
+    DELETE FROM partly_reversed WHERE transaction_id IN (SELECT value FROM json_each(new.a))
+        AND NOT EXISTS (
+            SELECT 1 FROM transactions AS t WHERE t.transaction_id = partly_reversed.transaction_id
+        );
+END;
+
+CREATE TRIGGER trim INSTEAD OF INSERT ON other_operations WHEN new.operation = 17 BEGIN
+    DELETE FROM tombstones WHERE new.a = 'tombstones' AND key_prefix IN (
+        SELECT key_prefix FROM tombstones WHERE created_ms < new.b ORDER BY created_ms LIMIT new.c
+    );
+    DELETE FROM uploads WHERE new.a = 'uploads' AND upload_id IN (
+        SELECT upload_id FROM uploads AS u WHERE received_ms < new.b AND NOT EXISTS (
+            SELECT 1 FROM batches AS b
+            WHERE b.terminal_id = u.terminal_id AND b.number = u.batch AND b.closed_ms = 0
+        )
+        ORDER BY received_ms LIMIT new.c
+    );
+    DELETE FROM batches WHERE new.a = 'batches' AND (terminal_id, number) IN (
+        SELECT terminal_id, number FROM batches WHERE closed_ms > 0 AND closed_ms < new.b
+        ORDER BY closed_ms LIMIT new.c
+    );
+END;
 """
 
 # A step that was released is never changed; a new one is added at the end.

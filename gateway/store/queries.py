@@ -47,6 +47,23 @@ SELECT_REVERSALS: Final = """
 SELECT transaction_id, upstream, upstream_stan, reason, created_ms, attempts, next_attempt_ms,
     given_up, advice, amount_minor FROM reversals
 """
+OLDEST: Final = """
+SELECT t.transaction_id, t.repeat_key, t.created_ms, t.upstream, t.upstream_stan, t.facts, x'',
+    o.state, o.response_code, o.approval_code, x'', o.answered_ms, o.delivered_ms, o.rrn
+FROM transactions AS t LEFT JOIN outcomes AS o USING (transaction_id)
+WHERE t.transaction_id > ? AND t.created_ms < ? ORDER BY t.transaction_id LIMIT ?
+"""
+# What `Trim` would delete.
+TRIMMABLE: Final = {
+    "tombstones": "SELECT count(*) FROM tombstones WHERE created_ms < ?",
+    "uploads": """
+SELECT count(*) FROM uploads AS u WHERE received_ms < ? AND NOT EXISTS (
+    SELECT 1 FROM batches AS b
+    WHERE b.terminal_id = u.terminal_id AND b.number = u.batch AND b.closed_ms = 0
+)
+""",
+    "batches": "SELECT count(*) FROM batches WHERE closed_ms > 0 AND closed_ms < ?",
+}
 # Two seeks; "SELECT min(…), max(…)" in one would read everything.
 FIRST_AND_LAST_ID: Final = """
 SELECT (SELECT min(transaction_id) FROM transactions),

@@ -15,6 +15,7 @@ from gateway.store.store import (
     BatchTotals,
     Criteria,
     Device,
+    Leftover,
     OwedReversal,
     StanBlock,
     State,
@@ -102,6 +103,18 @@ class Reads:
         found = await self._read(
             "SELECT count(*) FROM uploads WHERE terminal_id = ? AND batch = ?", terminal_id, batch
         )
+        return int(found[0][0])
+
+    async def oldest(self, *, after_id: int, until_ms: int, limit: int) -> list[Transaction]:
+        """See `Store.oldest`."""
+        values = (after_id, until_ms, limit)
+        found = await self._search(lambda reader: list(reader.execute(queries.OLDEST, values)))
+        return [rows.transaction(row) for row in found]
+
+    async def trimmable(self, what: Leftover, before_ms: int) -> int:
+        """See `Store.trimmable`."""
+        sql = queries.TRIMMABLE[what]
+        found: Any = await self._search(lambda reader: reader.execute(sql, (before_ms,)).fetchall())
         return int(found[0][0])
 
     async def unsettled(self, limit: int) -> list[Transaction]:

@@ -15,6 +15,7 @@ from gateway.store.store import (
     Device,
     DeviceState,
     EndReversal,
+    Forget,
     MarkDelivered,
     MarkManyDelivered,
     NoteAttempt,
@@ -33,6 +34,7 @@ from gateway.store.store import (
     Tombstone,
     TouchDevice,
     Transaction,
+    Trim,
 )
 from gateway.wire.message import Kind
 
@@ -218,6 +220,15 @@ def _put_upload(change: PutUpload) -> tuple[Row, int]:
     return row, 1
 
 
+def _forget(change: Forget) -> tuple[Row, int]:
+    ids = change.transaction_ids
+    return _padded(16, 0, orjson.dumps(ids).decode()), 2 * len(ids)
+
+
+def _trim(change: Trim) -> tuple[Row, int]:
+    return _padded(17, 0, change.what, change.before_ms, change.rows_max), change.rows_max
+
+
 def _padded(*values: object) -> Row:
     return values + (None,) * (COLUMNS - len(values))
 
@@ -236,6 +247,8 @@ _WRITERS: Final[dict[type, Callable[[Any], tuple[Row, int]]]] = {
     PutTombstone: _put_tombstone,
     PutBatch: _put_batch,
     PutUpload: _put_upload,
+    Forget: _forget,
+    Trim: _trim,
 }
 
 # --- and back -------------------------------------------------------------------------------------

@@ -289,6 +289,34 @@ class TouchDevice:
     last_seen_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Delete transactions and all that belongs to them.
+
+    What is open stays: intents without an outcome, and whatever is owed or given up. So does the
+    one with the highest id, from which the ids go on.
+    """
+
+    transaction_ids: tuple[int, ...]
+
+
+class Leftover(StrEnum):
+    """What comes to the end of its time apart from transactions."""
+
+    TOMBSTONES = "tombstones"
+    UPLOADS = "uploads"  # those of an open batch stay
+    BATCHES = "batches"  # closed ones
+
+
+@dataclass(frozen=True, slots=True)
+class Trim:
+    """Delete the oldest of what is older than that, at most so many."""
+
+    what: Leftover
+    before_ms: int
+    rows_max: int
+
+
 Operation = (
     Reroute
     | Settle
@@ -300,6 +328,8 @@ Operation = (
     | PutTombstone
     | PutBatch
     | PutUpload
+    | Forget
+    | Trim
     | ReserveStans
     | PutDevice
     | TouchDevice
@@ -411,6 +441,17 @@ class Store(Protocol):
 
     async def uploads(self, terminal_id: str, batch: int) -> int:
         """How many records were uploaded for a batch."""
+        ...
+
+    async def oldest(self, *, after_id: int, until_ms: int, limit: int) -> list[Transaction]:
+        """Transactions with a higher id that were made before then, in order, without images.
+
+        Their `image` and `answer` are b"": this is for those who count, copy and delete them.
+        """
+        ...
+
+    async def trimmable(self, what: Leftover, before_ms: int) -> int:
+        """How many rows `Trim` would delete, were there no bound."""
         ...
 
     async def unsettled(self, limit: int) -> list[Transaction]:

@@ -23,6 +23,8 @@ from gateway.store.store import (
     Batch,
     Criteria,
     EndReversal,
+    Forget,
+    Leftover,
     MarkDelivered,
     MarkManyDelivered,
     NoteAttempt,
@@ -38,6 +40,7 @@ from gateway.store.store import (
     Tombstone,
     TouchDevice,
     Transaction,
+    Trim,
 )
 from gateway.wire.message import Kind
 from tests.support.fake_store import FakeStore
@@ -92,6 +95,8 @@ operations = st.one_of(
     st.builds(PutTombstone, st.builds(Tombstone, names, small)),
     st.builds(PutBatch, put_batches),
     st.builds(PutUpload, terminals, batches, stans, small, sealed),
+    st.builds(Forget, st.lists(numbers, max_size=4).map(tuple)),
+    st.builds(Trim, st.sampled_from(Leftover), small, st.just(10)),
     st.builds(ReserveStans, names, st.sampled_from([0, 1_000]), small),
     st.builds(PutDevice, st.builds(a_device, numbers, place=st.text(max_size=5))),
     st.builds(TouchDevice, numbers, small),
@@ -181,6 +186,9 @@ async def _compare(model: FakeStore, store: SqliteStore) -> None:
 
 
 def _questions() -> Iterable[Callable[[Any], Any]]:
+    def trimmable(what: Leftover) -> Callable[[Any], Any]:
+        return lambda store: store.trimmable(what, 2**39)
+
     def of_batch(terminal_id: str, number: int) -> Iterable[Callable[[Any], Any]]:
         yield lambda store: store.uploads(terminal_id, number)
         yield lambda store: store.batch_totals(terminal_id, number)
@@ -198,6 +206,9 @@ def _questions() -> Iterable[Callable[[Any], Any]]:
     yield lambda store: store.find_by_rrn("R1", 5)
     yield lambda store: store.tombstones(2**20)
     yield lambda store: store.open_batches()
+    yield lambda store: store.oldest(after_id=1, until_ms=160_000_000, limit=3)
+    for what in Leftover:
+        yield trimmable(what)
     yield lambda store: store.undelivered(since_ms=0, until_ms=2**39, limit=3)
     yield lambda store: store.batches("T0000001", 2)
     for terminal_id in ("T0000001", "T0000002"):

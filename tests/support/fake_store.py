@@ -16,6 +16,8 @@ from gateway.store.store import (
     Criteria,
     Device,
     EndReversal,
+    Forget,
+    Leftover,
     MarkDelivered,
     MarkManyDelivered,
     NoteAttempt,
@@ -35,6 +37,7 @@ from gateway.store.store import (
     Tombstone,
     TouchDevice,
     Transaction,
+    Trim,
 )
 from gateway.wire.message import Kind
 
@@ -74,6 +77,7 @@ class FakeStore:
     batches_by_key: dict[tuple[str, int], Batch] = field(default_factory=dict)
     uploaded: dict[tuple[str, int, str], PutUpload] = field(default_factory=dict)
     partly_reversed: dict[int, int] = field(default_factory=dict)
+    following: dict[int, int] = field(default_factory=dict)  # what follows -> its original
     rrns: dict[int, str] = field(default_factory=dict)  # as answered
     commits: list[tuple[Operation, ...]] = field(default_factory=list)
     intents: list[Transaction] = field(default_factory=list)
@@ -88,6 +92,8 @@ class FakeStore:
         self.intents.append(transaction)
         # A copy: what the flow changes in its own without saying so is not on disk.
         self.transactions[transaction.transaction_id] = replace(transaction)
+        if transaction.original_id:
+            self.following[transaction.transaction_id] = transaction.original_id
         return None
 
     async def commit(self, *operations: Operation) -> None:
@@ -128,7 +134,7 @@ class FakeStore:
 
     async def follow_ups(self, original_id: int) -> list[Transaction]:
         await self._read()
-        return [t for t in self._in_order() if t.original_id == original_id]
+        return [t for t in self._in_order() if self.following.get(t.transaction_id) == original_id]
 
     async def select(self, criteria: Criteria, limit: int) -> list[Transaction]:
         await self._read()
@@ -179,6 +185,18 @@ class FakeStore:
     async def uploads(self, terminal_id: str, batch: int) -> int:
         await self._read()
         return sum(key[:2] == (terminal_id, batch) for key in self.uploaded)
+
+    async def oldest(self, *, after_id: int, until_ms: int, limit: int) -> list[Transaction]:
+        await self._read()
+        return [
+            replace(t, image=b"", answer=b"")
+            for t in self._in_order()
+            if t.transaction_id > after_id and t.created_ms < until_ms
+        ][:limit]
+
+    async def trimmable(self, what: Leftover, before_ms: int) -> int:
+        await self._read()
+        return len(self._old(what, before_ms))
 
     async def unsettled(self, limit: int) -> list[Transaction]:
         await self._read()
@@ -343,6 +361,52 @@ class FakeStore:
                 self.uploaded[key] = operation
             case OweReversal() | NoteAttempt() | EndReversal():
                 self._apply_to_reversal(operation)
+            case Forget():
+                for transaction_id in operation.transaction_ids:
+                    self._forget(transaction_id)
+            case Trim():
+                old = self._old(operation.what, operation.before_ms)
+                for entry in old[: operation.rows_max]:
+                    del self._leftovers(operation.what)[entry]
+
+    def _forget(self, transaction_id: int) -> None:
+        known = self.transactions.get(transaction_id)
+        if known is not None and (
+            known.state in OPEN_STATES
+            or transaction_id in self.reversals
+            or transaction_id == max(self.transactions)
+        ):
+            return
+        for table in (self.transactions, self.partly_reversed, self.rrns):
+            table.pop(transaction_id, None)
+        self.following = {
+            one: original for one, original in self.following.items() if original != transaction_id
+        }
+
+    def _leftovers(self, what: Leftover) -> dict[Any, Any]:
+        match what:
+            case Leftover.TOMBSTONES:
+                return self.tombs
+            case Leftover.UPLOADS:
+                return self.uploaded
+            case Leftover.BATCHES:
+                return self.batches_by_key
+
+    def _old(self, what: Leftover, before_ms: int) -> list[Any]:
+        """Keys of what can be trimmed, the oldest first."""
+
+        def age(key: Any, one: Any) -> int:
+            match one:
+                case Tombstone():
+                    return one.created_ms
+                case PutUpload():
+                    batch = self.batches_by_key.get(key[:2])
+                    return before_ms if batch and not batch.closed_ms else one.received_ms
+                case _:
+                    return one.closed_ms or before_ms
+
+        ages = {key: age(key, one) for key, one in self._leftovers(what).items()}
+        return sorted((key for key in ages if ages[key] < before_ms), key=lambda key: ages[key])
 
     def _mark(self, transaction_id: int, delivered_ms: int) -> None:
         known = self.transactions.get(transaction_id)
