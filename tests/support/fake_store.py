@@ -306,6 +306,7 @@ class FakeStore:
             self.uploaded,
             self.partly_reversed,
             self.rrns,
+            self.following,
         )
 
     def _change(self, transaction_id: int, **changes: Any) -> None:
@@ -379,9 +380,8 @@ class FakeStore:
             return
         for table in (self.transactions, self.partly_reversed, self.rrns):
             table.pop(transaction_id, None)
-        self.following = {
-            one: original for one, original in self.following.items() if original != transaction_id
-        }
+        for one in [one for one, of in self.following.items() if of == transaction_id]:
+            del self.following[one]
 
     def _leftovers(self, what: Leftover) -> dict[Any, Any]:
         match what:
