@@ -22,8 +22,8 @@ from gateway.transactions import duplicates, replies
 from gateway.transactions.batches import Batches
 from gateway.transactions.delivery import Delivery
 from gateway.transactions.duplicates import Exchange
+from gateway.transactions.matching import Description
 from gateway.transactions.originals import (
-    FOLLOWING_KINDS,
     Originals,
     issues_rrn,
     pointing_upstream,
@@ -38,6 +38,7 @@ from gateway.upstreams.pool import Pool, Upstream
 from gateway.upstreams.routing import Router
 from gateway.wire.message import (
     ADVICE_KINDS,
+    FOLLOWING_KINDS,
     NETWORK_KINDS,
     REVERSIBLE_KINDS,
     Kind,
@@ -92,6 +93,7 @@ class Flow:
         self._under_way_max = under_way_max
         self._under_way: dict[str, Exchange] = {}
         self._takebacks = TakeBacks(
+            records=records,
             originals=originals,
             reversals=reversals,
             delivery=delivery,
@@ -166,8 +168,10 @@ class Flow:
             seen = await self._store.find_repeat(draft.repeat_key)
             if seen is not None:
                 return self._answer_again(seen, request, draft)
-        if self._originals.is_buried(draft.repeat_key, draft.activation):
-            return self._refuse(request, Reason.ALREADY_REVERSED, "reversed before it came")
+        if self._originals.is_buried(draft):
+            return await self._refuse_new(
+                request, draft, Reason.ALREADY_REVERSED, "reversed before it came"
+            )
         if isinstance(decision, Refused):
             return self._refuse(request, decision.reason, decision.rule)
         if kind in FOLLOWING_KINDS:
@@ -179,7 +183,8 @@ class Flow:
 
     async def _following(self, request: Request, draft: Transaction) -> Reply:
         """A void, completion, adjustment or refund goes to the upstream that got its original."""
-        original = await self._originals.find_followed(request)
+        description = Description(request.message, self._records, whole_amount=False)
+        original = await self._originals.find_followed(request, description)
         if original is None:
             if request.kind is Kind.REFUND and not refers(request.message):
                 # A refund of what was bought elsewhere, or long ago: it names no original.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
@@ -17,19 +18,10 @@ from gateway.store.store import (
     Transaction,
 )
 from gateway.transactions import duplicates
+from gateway.transactions.matching import Description, Fit, reference
 from gateway.transactions.request import Request
 from gateway.wire.message import APPROVAL_CODE, ORIGINAL_DATA, Kind, Message
 
-FOLLOWING_KINDS = frozenset(
-    (
-        Kind.VOID,
-        Kind.PREAUTHORISATION_VOID,
-        Kind.COMPLETION,
-        Kind.COMPLETION_VOID,
-        Kind.ADJUSTMENT,
-        Kind.REFUND,
-    )
-)
 VOIDS = frozenset((Kind.VOID, Kind.PREAUTHORISATION_VOID, Kind.COMPLETION_VOID))
 _ORIGINAL_KINDS = {
     Kind.VOID: frozenset((Kind.PURCHASE, Kind.CASH, Kind.CASHBACK)),
@@ -51,6 +43,7 @@ _IN_FORCE = (
     State.GIVEN_UP,
 )
 _FOUND_MAX = 8
+_JUST_SENT_MS = 3_600_000
 _UNIONPAY_ORIGINAL = 61  # original batch 6, original STAN 6, original date 4
 
 Approving = Callable[[str], Collection[str]]
@@ -66,7 +59,8 @@ class Originals:
         self._approving = approving
         self._window_days = window_days
         self._tombstones_max = tombstones_max
-        self._tombstones: dict[str, int] = {}
+        self._tombstones: dict[str, int] = {}  # those on disk
+        self._sought: Counter[str] = Counter()  # what a reversal is looking for just now
         self._locks: dict[int, tuple[trio.Lock, int]] = {}
 
     async def restore(self, now_ms: int) -> None:
@@ -77,83 +71,106 @@ class Originals:
 
     # --- tombstones -----------------------------------------------------------------------
 
-    def is_buried(self, repeat_key: str, activation: int) -> bool:
-        """Whether a reversal came for the request with this key before the request itself."""
-        if not self._tombstones:
+    def is_buried(self, draft: Transaction) -> bool:
+        """Whether a reversal came for this request before the request itself, or is just coming."""
+        if not self._tombstones and not self._sought:
             return False
-        period, terminal_id, stan = repeat_key.split("/", 3)[:3]
-        return grave(f"{period}/{terminal_id}/{stan}/", activation) in self._tombstones
+        period = draft.repeat_key.partition("/")[0]
+        name = grave(f"{period}/{draft.terminal_id}/{draft.stan}/", draft.activation)
+        return name in self._tombstones or name in self._sought
 
-    def bury(self, prefixes: Iterable[str], activation: int, now_ms: int) -> list[str]:
-        """Refuse from now on what comes with these keys; returns those that were not refused yet.
+    @contextmanager
+    def sought(self, prefixes: Iterable[str], activation: int) -> Iterator[list[str]]:
+        """Refuse what comes with these keys while its reversal looks for it; yields the graves.
 
-        In memory at once, so that an original that comes in this very moment is refused too.
+        An original that comes in this very moment would be missed, and forwarded all the same.
         """
         graves = [grave(prefix, activation) for prefix in prefixes]
+        self._sought.update(graves)
+        try:
+            yield graves
+        finally:
+            self._sought.subtract(graves)
+            for one in graves:
+                if not self._sought[one]:
+                    del self._sought[one]
+
+    async def bury(self, graves: Iterable[str], now_ms: int) -> None:
+        """Refuse for good what comes with these keys; on return it is durable.
+
+        Raises StoreError.
+        """
         new = [one for one in graves if one not in self._tombstones]
+        if new:
+            await self._store.commit(*[PutTombstone(Tombstone(one, now_ms)) for one in new])
         for one in new:
             self._tombstones[one] = now_ms
         while len(self._tombstones) > self._tombstones_max:
             del self._tombstones[next(iter(self._tombstones))]
-        return new
-
-    def unbury(self, graves: Iterable[str]) -> None:
-        for one in graves:
-            self._tombstones.pop(one, None)
-
-    async def keep_tombstones(self, graves: Iterable[str], now_ms: int) -> None:
-        """Make tombstones durable; raises StoreError."""
-        operations = [PutTombstone(Tombstone(one, now_ms)) for one in graves]
-        if operations:
-            await self._store.commit(*operations)
 
     # --- finding --------------------------------------------------------------------------
 
-    def prefixes_of(self, request: Request) -> list[str]:
-        """What the repeat keys of a reversal's original may start with, the likeliest first.
+    def prefixes_of(self, request: Request, *, days: int = 1) -> list[str]:
+        """What the repeat keys of an original may start with, the likeliest first.
 
         DE90 names the original's STAN (ISO 8583:1987), DE61 its batch and STAN (UnionPay); without
-        either the reversal bears the original's own DE11. DE13 is the original's date or today's.
+        either a reversal bears the original's own DE11. DE13 is the original's date or today's.
+        `days` is how many days ago it may have been at most.
         """
         message = request.message
         terminal_id = message.terminal_id
-        batch, stan = _reference(message)
-        found = []
-        if not batch:
-            batch = duplicates.batch_of(message)
-        if batch:
-            found.append(duplicates.key_prefix(terminal_id=terminal_id, stan=stan, batch=batch))
-        days = [duplicates.day_of(message, request.wall_ms)]
-        days += duplicates.days_before(request.wall_ms, count=1)
-        found += [
+        batch, stan = reference(message) or ("", message.stan)
+        batch = batch or duplicates.batch_of(message)
+        likely = [duplicates.day_of(message, request.wall_ms)]
+        likely += duplicates.days_before(request.wall_ms, count=days)
+        found = [
             duplicates.key_prefix(terminal_id=terminal_id, stan=stan, day=day)
-            for day in dict.fromkeys(days)
+            for day in dict.fromkeys(likely)
         ]
+        if batch:
+            found.insert(0, duplicates.key_prefix(terminal_id=terminal_id, stan=stan, batch=batch))
         return found
 
-    async def find_by_prefix(self, prefixes: Iterable[str], activation: int) -> Transaction | None:
-        """The newest transaction whose key starts so; a device before this one has none here."""
-        for prefix in prefixes:
-            for found in await self._store.find_by_key_prefix(prefix, _FOUND_MAX):
-                if found.activation == activation and found.kind is not Kind.SETTLEMENT:
-                    return found
-        return None
+    async def find_reversed(
+        self, request: Request, prefixes: Sequence[str], description: Description
+    ) -> Transaction | None:
+        """What a reversal is about; a device before this one has nothing to be reversed here.
 
-    async def find_followed(self, request: Request) -> Transaction | None:
+        On another day than DE13 names it is what DE90 names to the second or, where DE90 names no
+        time, what was just sent.
+        """
+        own_day = duplicates.day_of(request.message, request.wall_ms)
+        best, best_fit = None, Fit.NOT
+        for prefix in prefixes:
+            own = prefix.startswith(("B", f"D{own_day}"))
+            for found in await self._store.find_by_key_prefix(prefix, _FOUND_MAX):
+                if found.activation != request.device.activation or found.kind is Kind.SETTLEMENT:
+                    continue
+                fit = description.fit(found)
+                just_sent = request.wall_ms - found.created_ms < _JUST_SENT_MS
+                if not own and not (fit is Fit.SURELY or (fit >= Fit.MAYBE and just_sent)):
+                    continue
+                if fit > best_fit:
+                    best, best_fit = found, fit
+            if best_fit is Fit.SURELY:
+                break
+        return best
+
+    async def find_followed(self, request: Request, description: Description) -> Transaction | None:
         """What a void, completion or refund follows, by DE90, DE61, or DE37 and DE38."""
         message, kinds = request.message, _ORIGINAL_KINDS[request.kind]
         if refers(message):
-            _, stan = _reference(message)
-            days = duplicates.days_before(request.wall_ms, count=self._window_days)
-            prefixes = self.prefixes_of(request)
-            prefixes += [
-                duplicates.key_prefix(terminal_id=message.terminal_id, stan=stan, day=day)
-                for day in days
-            ]
-            for prefix in dict.fromkeys(prefixes):
+            best, best_fit = None, Fit.HARDLY
+            for prefix in self.prefixes_of(request, days=self._window_days):
                 for found in await self._store.find_by_key_prefix(prefix, _FOUND_MAX):
                     if found.kind in kinds and found.activation == request.device.activation:
-                        return found
+                        fit = description.fit(found)
+                        if fit > best_fit:
+                            best, best_fit = found, fit
+                if best_fit is Fit.SURELY:
+                    break
+            if best is not None:
+                return best
         if message.rrn:
             approval_code = message.get(APPROVAL_CODE)
             for found in await self._store.find_by_rrn(message.rrn, _FOUND_MAX):
@@ -161,6 +178,7 @@ class Originals:
                     found.kind in kinds
                     and found.merchant_id == message.merchant_id
                     and (not approval_code or found.approval_code == approval_code)
+                    and description.fit(found) is not Fit.NOT
                 ):
                     return found
         return None
@@ -196,12 +214,10 @@ class Originals:
         """Whether this code of this upstream approves, or may."""
         return may_be_approved(code, self._approving(upstream))
 
-    async def is_voided(self, transaction: Transaction) -> bool:
-        """Whether a void of it stands: then its money has gone back already."""
-        return any(
-            one.kind in VOIDS and self.stands(one)
-            for one in await self._store.follow_ups(transaction.transaction_id)
-        )
+    async def standing_on(self, original: Transaction) -> list[Transaction]:
+        """What followed this transaction and is approved."""
+        followed = await self._store.follow_ups(original.transaction_id)
+        return [one for one in followed if self.stands(one)]
 
     async def refusal(self, draft: Transaction, original: Transaction) -> Reason | None:
         """Why a follow-up of this original is refused: at most one void, one completion, refunds up
@@ -251,18 +267,7 @@ def grave(key_prefix: str, activation: int) -> str:
 
 def refers(message: Message) -> bool:
     """Whether a message names its original by DE90 or DE61."""
-    return bool(message.get(ORIGINAL_DATA)) or len(message.get(_UNIONPAY_ORIGINAL)) >= 12
-
-
-def _reference(message: Message) -> tuple[str, str]:
-    """Batch (where it is named) and STAN of the original that a message is about."""
-    original_data = message.get(ORIGINAL_DATA)
-    if len(original_data) >= 10:
-        return "", original_data[4:10]
-    unionpay = message.get(_UNIONPAY_ORIGINAL)
-    if len(unionpay) >= 12 and unionpay[:12].isdigit():
-        return unionpay[:6], unionpay[6:12]
-    return "", message.stan
+    return reference(message) is not None
 
 
 def issues_rrn(transaction: Transaction, message: Message, settings: UpstreamSettings) -> bool:

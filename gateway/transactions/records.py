@@ -13,9 +13,8 @@ from gateway.errors import KeyUnavailable, StoreError
 from gateway.keys.security_module import SecurityModule
 from gateway.store.store import Operation, Settle, State, Store, Transaction
 from gateway.transactions import duplicates, images, replies
-from gateway.transactions.originals import FOLLOWING_KINDS
 from gateway.transactions.request import Request
-from gateway.wire.message import APPROVAL_CODE, CURRENCY, Message, mask_pan
+from gateway.wire.message import APPROVAL_CODE, CURRENCY, FOLLOWING_KINDS, Message, mask_pan
 
 _RETRY_S = 0.5
 
@@ -47,7 +46,6 @@ class Records:
     def draft(self, request: Request, key: str, *, batch: int) -> Transaction:
         """The record of a request as far as it is known before a route is taken."""
         message = request.message
-        pan = message.pan
         return Transaction(
             transaction_id=next(self._ids),
             repeat_key=key,
@@ -64,14 +62,19 @@ class Records:
             rrn=message.rrn,
             amount_minor=message.amount_minor or 0,
             currency=message.get(CURRENCY),
-            card_masked=mask_pan(pan),
-            card_token=self._security.card_token(pan) if pan else "",
+            card_masked=mask_pan(message.pan),
+            card_token=self.card_token(message),
             upstream="",
             upstream_stan=0,
             config_version=self._config_version,
             image=b"",
             batch=batch,
         )
+
+    def card_token(self, message: Message) -> str:
+        """What stands for the card of a message; empty where it names none."""
+        pan = message.pan
+        return self._security.card_token(pan) if pan else ""
 
     def plan(
         self, draft: Transaction, message: Message, *, upstream: str, stan: int, outgoing: Message

@@ -110,6 +110,11 @@ class Reversals:
             )
         )
 
+    def left_minor(self, transaction: Transaction) -> int | None:
+        """What the reversal owed leaves of a transaction, -1 for nothing; None: none is owed."""
+        owed = self._queue(transaction.upstream).get(transaction.transaction_id)
+        return None if owed is None else owed.amount_minor
+
     def _queue(self, upstream: str) -> _Queue:
         return self._queues.setdefault(upstream, _Queue())
 
@@ -464,6 +469,9 @@ class _Queue:
     def note(self, owed: OwedReversal) -> None:
         """What is under way has a STAN now, and counts one attempt more."""
         self._owed[owed.transaction_id] = owed
+
+    def get(self, transaction_id: int) -> OwedReversal | None:
+        return self._owed.get(transaction_id)
 
     def current(self, owed: OwedReversal) -> OwedReversal:
         return self._owed[owed.transaction_id]

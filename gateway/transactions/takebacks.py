@@ -10,7 +10,9 @@ from gateway.policy.response_codes import Reason
 from gateway.store.store import OweReversal, State, Transaction
 from gateway.transactions.delivery import Delivery
 from gateway.transactions.duplicates import Exchange
-from gateway.transactions.originals import Originals
+from gateway.transactions.matching import Description
+from gateway.transactions.originals import VOIDS, Originals
+from gateway.transactions.records import Records
 from gateway.transactions.request import Request
 from gateway.transactions.reversals import Reversals
 from gateway.transactions.states import Happening, after
@@ -26,12 +28,14 @@ class TakeBacks:
     def __init__(
         self,
         *,
+        records: Records,
         originals: Originals,
         reversals: Reversals,
         delivery: Delivery,
         under_way: Mapping[str, Exchange],
         clock: Clock,
     ) -> None:
+        self._records = records
         self._originals = originals
         self._reversals = reversals
         self._delivery = delivery
@@ -48,22 +52,31 @@ class TakeBacks:
             return Reason.ORIGINAL_NOT_FOUND
         if original.kind not in REVERSIBLE_KINDS:
             return original if original.kind in _OWED_NOTHING else Reason.INVALID_TRANSACTION
+        if left_minor(request.message) >= original.amount_minor:
+            return Reason.INVALID_AMOUNT  # It would take nothing back.
         async with self._originals.held(original.transaction_id):
             unheard = self._delivery.unheard(original.transaction_id)
             if not self._delivery.claim(original.transaction_id):
                 await self._delivery.gone_back()
             try:
                 # As it is by now: what undid it meanwhile has it done already.
-                await self._undo(request, await self._originals.fresh(original))
+                return await self._undo(request, await self._originals.fresh(original))
             except StoreError:
                 if unheard:
                     self._delivery.wait(original.transaction_id)
                 raise
-        return original
 
-    async def _undo(self, request: Request, original: Transaction) -> None:
-        if not await self._needs_reversal(original):
-            return
+    async def _undo(self, request: Request, original: Transaction) -> Transaction | Reason:
+        if original.state is not State.INTENDED:  # else nobody waits for its answer any more
+            if not self._originals.stands(original):
+                owed_minor = self._reversals.left_minor(original)
+                same = owed_minor is None or owed_minor == left_minor(request.message)
+                return original if same else Reason.REPEAT_DIFFERS
+            following = await self._originals.standing_on(original)
+            if any(one.kind in VOIDS for one in following):
+                return original  # Its money has gone back already.
+            if following:
+                return Reason.INVALID_TRANSACTION  # refunded or completed: it was no failure
         await self._reversals.owe(
             original.upstream_stan,
             OweReversal(
@@ -75,11 +88,7 @@ class TakeBacks:
                 amount_minor=left_minor(request.message),
             ),
         )
-
-    async def _needs_reversal(self, original: Transaction) -> bool:
-        if original.state is State.INTENDED:
-            return True  # nobody waits for its answer any more
-        return self._originals.stands(original) and not await self._originals.is_voided(original)
+        return original
 
     async def _original(self, request: Request) -> Transaction | None:
         """The transaction to be undone, after it is no longer under way.
@@ -87,26 +96,21 @@ class TakeBacks:
         For one that was never seen a tombstone is left, so that it is refused should it come.
         """
         originals = self._originals
-        activation = request.device.activation
         prefixes = originals.prefixes_of(request)
-        # Before the look-up: an original that comes while it goes on is refused, not missed.
-        graves = originals.bury(prefixes, activation, request.wall_ms)
-        try:
+        description = Description(request.message, self._records, whole_amount=True)
+        with originals.sought(prefixes, request.device.activation) as graves:
             for key, exchange in list(self._under_way.items()):
                 if key.startswith(tuple(prefixes)):
                     await exchange.wait()
-            found = await originals.find_by_prefix(prefixes, activation)
+            found = await originals.find_reversed(request, prefixes, description)
             if found is None:
-                await originals.keep_tombstones(graves, request.wall_ms)
-                return None
-        except BaseException:
-            originals.unbury(graves)
-            raise
-        originals.unbury(graves)
-        return found
+                await originals.bury(graves, request.wall_ms)
+            return found
 
 
 def left_minor(message: Message) -> int:
     """What a partial reversal leaves (the first 12 digits of DE95); -1 for a full one."""
     text = message.get(REPLACEMENT_AMOUNTS)[:12]
-    return int(text) if len(text) == 12 and text.isdigit() and int(text) else -1
+    if len(text) != 12 or not (text.isascii() and text.isdigit()):
+        return -1
+    return int(text) or -1

@@ -81,6 +81,18 @@ REVERSIBLE_KINDS = frozenset(
 # Reports of what was done already: never reversed in doubt, but repeated until answered.
 ADVICE_KINDS = frozenset((Kind.OFFLINE, Kind.ADJUSTMENT))
 
+# What is done about an earlier transaction, and goes to the acquirer that got that one.
+FOLLOWING_KINDS = frozenset(
+    (
+        Kind.VOID,
+        Kind.PREAUTHORISATION_VOID,
+        Kind.COMPLETION,
+        Kind.COMPLETION_VOID,
+        Kind.ADJUSTMENT,
+        Kind.REFUND,
+    )
+)
+
 
 class Message:
     """The message type and the fields of one ISO 8583 message, as text.
