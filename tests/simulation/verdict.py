@@ -91,9 +91,7 @@ class _Books:
         return Finding(what, f"{reference} {why}".strip(), self.about(reference))
 
 
-def judge(
-    world: World, life: Life, *, open_reversals: Sequence[OwedReversal]
-) -> Iterator[Finding]:
+def judge(world: World, life: Life, *, open_reversals: Sequence[OwedReversal]) -> Iterator[Finding]:
     """All that is not as it must be at the end of a run."""
     books = _Books(world)
     yield from _ledgers(books)
@@ -163,9 +161,7 @@ def _store(books: _Books) -> Iterator[Finding]:
     for acquirer in books.world.acquirers:
         for stan, uses in acquirer.stans_seen.items():
             if len(uses) > 1:
-                yield Finding(
-                    UNEXPLAINED, f"{acquirer.name}: STAN {stan} stood for {sorted(uses)}"
-                )
+                yield Finding(UNEXPLAINED, f"{acquirer.name}: STAN {stan} stood for {sorted(uses)}")
         for reference, why in acquirer.strays:
             yield books.finding(UNEXPLAINED, f"{acquirer.name}: {why}", reference)
 
