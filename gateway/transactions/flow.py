@@ -329,6 +329,10 @@ class Flow:
             await self._records.write_regardless(
                 self._records.outcome(transaction, state, reply, wipe_image=enquiry)
             )
+            if not enquiry:
+                self._reversals.handed_on(
+                    transaction.transaction_id, transaction.upstream, attempts=0, why="in doubt"
+                )
         self._log(request, transaction, transaction.upstream, reply.response_code)
         return Reply(reply, transaction.transaction_id)
 

@@ -239,8 +239,10 @@ class Originals:
             return Reason.INVALID_TRANSACTION
         if kind is Kind.REFUND:
             refunds = [one for one in before if one.kind is Kind.REFUND]
-            if any(one.state is State.GIVEN_UP for one in refunds):
-                return Reason.INVALID_TRANSACTION  # one is in doubt: an operator settles it first
+            # One is in doubt: an operator settles it first. (An intent is not under way any more:
+            # its doubt is not written yet.)
+            if any(one.state in (State.GIVEN_UP, State.INTENDED) for one in refunds):
+                return Reason.INVALID_TRANSACTION
             taken_minor = sum(one.amount_minor for one in refunds)
             if taken_minor + draft.amount_minor > original.amount_minor:
                 return Reason.INVALID_AMOUNT

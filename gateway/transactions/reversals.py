@@ -34,7 +34,6 @@ _ORIGINAL_UNKNOWN = "25"
 _TRY_LATER = frozenset(("91", "96", "68", "98"))  # the acquirer's own trouble, not a verdict
 _LATE_WAITING_MAX = 10_000
 _LATE_KNOWN_MAX = 100_000
-_GIVEN_UP_COUNTED_MAX = 100_000
 _STORE_RETRY_S = 0.5
 _STAN_RETRY_S = 0.2
 
@@ -130,7 +129,7 @@ class Reversals:
                 if reversal.upstream_stan:
                     upstream.stans.hold(reversal.upstream_stan)
             self._queue(reversal.upstream).add(reversal)
-        self.given_up = len(await self._store.given_up_reversals(_GIVEN_UP_COUNTED_MAX))
+        self.given_up = (await self._store.count_by_state()).get(State.GIVEN_UP, 0)
         return len(owed)
 
     @property
@@ -334,12 +333,16 @@ class Reversals:
         )
         if transaction is not None:
             self._release(upstream, owed, transaction)
+        self.handed_on(owed.transaction_id, owed.upstream, attempts=owed.attempts, why=why)
+
+    def handed_on(self, transaction_id: int, upstream: str, *, attempts: int, why: str) -> None:
+        """It is an operator's now, on disk."""
         self.given_up += 1
         self._emit(
             Event.REVERSAL_GIVEN_UP,
-            transaction=owed.transaction_id,
-            upstream=owed.upstream,
-            attempts=owed.attempts,
+            transaction=transaction_id,
+            upstream=upstream,
+            attempts=attempts,
             reason=why,
         )
 
