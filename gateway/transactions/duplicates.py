@@ -8,6 +8,7 @@ from gateway.clock import utc
 from gateway.store.store import State, Transaction
 from gateway.transactions.request import Reply
 from gateway.wire.message import (
+    ADVICE_KINDS,
     EMV_DATA,
     LOCAL_DATE,
     LOCAL_TIME,
@@ -22,7 +23,7 @@ from gateway.wire.message import (
 )
 
 # States in which an approval is no longer one: its repeat hears no.
-UNDONE = frozenset(
+_UNDONE = frozenset(
     (State.TIMED_OUT, State.REVERSAL_OWED, State.REVERSED, State.GIVEN_UP, State.CLOSED)
 )
 
@@ -115,6 +116,11 @@ def same_content(one: Transaction, other: Transaction) -> bool:
         and one.card_token == other.card_token
         and one.content == other.content
     )
+
+
+def is_undone(transaction: Transaction) -> bool:
+    """Whether what was approved is reversed, or owed a reversal. An advice never is."""
+    return transaction.state in _UNDONE and transaction.kind not in ADVICE_KINDS
 
 
 class Exchange:

@@ -424,7 +424,7 @@ class Flow:
             stored = replies.refusal(request.message, code)
         approved = self._originals.may_be_approved(seen.upstream, stored.response_code)
         unheard = self._delivery.unheard(seen.transaction_id)
-        undone = seen.state in duplicates.UNDONE or not self._delivery.claim(seen.transaction_id)
+        undone = duplicates.is_undone(seen) or not self._delivery.claim(seen.transaction_id)
         if undone and approved:
             return self._refuse(request, Reason.ALREADY_REVERSED, "repeat")
         self._emit_repeat(repeat, stored.response_code)

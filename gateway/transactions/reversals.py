@@ -18,6 +18,7 @@ from gateway.store.store import (
     NoteAttempt,
     OwedReversal,
     OweReversal,
+    Settle,
     State,
     Transaction,
 )
@@ -244,7 +245,7 @@ class Reversals:
         except (NotSent, InDoubt):
             return await self._again(upstream, owed, transaction, "no answer")
         if owed.advice:
-            return await self._advised(upstream, owed, transaction, answer.response_code)
+            return await self._advised(upstream, owed, transaction, original, answer)
         return await self._verdict(upstream, owed, transaction, answer.response_code)
 
     def _message(
@@ -270,12 +271,30 @@ class Reversals:
         )
 
     async def _advised(
-        self, upstream: Upstream, owed: OwedReversal, transaction: Transaction, code: str
+        self,
+        upstream: Upstream,
+        owed: OwedReversal,
+        transaction: Transaction,
+        advice: Message,
+        answer: Message,
     ) -> OwedReversal | None:
-        """Any answer acknowledges an advice, but those that say "not now"."""
-        if code in _TRY_LATER:
+        """Any answer acknowledges an advice, but those that say "not now"; a repeat hears it."""
+        code, told = answer.response_code, transaction.response_code
+        if code in _TRY_LATER or not code:
             return await self._again(upstream, owed, transaction, f"code {code}")
-        await self._done(upstream, owed, transaction, code)
+        approving = upstream.settings.approving_codes
+        if told and may_be_approved(told, approving):
+            if may_be_approved(code, approving):
+                await self._done(upstream, owed, transaction, code)
+            else:
+                # The terminal was told in the acquirer's place that it is booked.
+                await self._give_up(upstream, owed, transaction, f"code {code}")
+            return None
+        state = after(State.ADVICE_OWED, Happening.ACKNOWLEDGED)
+        heard = self._records.outcome(
+            transaction, state, replies.answer(advice, answer), wipe_image=True
+        )
+        await self._done(upstream, owed, transaction, code, heard)
         return None
 
     async def _verdict(
@@ -299,11 +318,16 @@ class Reversals:
         return None
 
     async def _done(
-        self, upstream: Upstream, owed: OwedReversal, transaction: Transaction, code: str
+        self,
+        upstream: Upstream,
+        owed: OwedReversal,
+        transaction: Transaction,
+        code: str,
+        *heard: Settle,
     ) -> None:
         owing = State.ADVICE_OWED if owed.advice else State.REVERSAL_OWED
         state = after(owing, Happening.ACKNOWLEDGED)
-        await self._store.commit(EndReversal(owed.transaction_id, state))
+        await self._store.commit(*heard, EndReversal(owed.transaction_id, state))
         self._release(upstream, owed, transaction)
         self._emit(
             Event.REVERSAL_DONE,
