@@ -42,6 +42,7 @@ def check_values(top: Part, findings: Findings) -> None:
     for concentrator in top.parts("concentrators"):
         _concentrator(concentrator, findings)
     _registry_ranges(top.part("registry"), findings)
+    _retention(top, findings)
     check_metrics(top.part("metrics"), findings)
     check_listen_twice(top, findings)
     if top.part("node").flag("production") and top.part("keys").flag("create"):
@@ -57,6 +58,25 @@ def check_dialect_names(top: Part, known: Collection[str], findings: Findings) -
     for key in ("listeners", "upstreams"):
         for part in top.parts(key):
             _refer(part, "dialect", known, "dialect", findings)
+
+
+def _retention(top: Part, findings: Findings) -> None:
+    """What a repeat, a void or a refund looks for is still there to be found."""
+    retention, repeats = top.part("retention"), top.part("repeats")
+    window_days = (repeats.number("window_h") or 0) / 24
+    original_days = repeats.number("original_days") or 0
+    needed = (
+        ("transactions_days", max(window_days, original_days), "repeats.original_days"),
+        ("tombstones_days", window_days, "repeats.window_h"),
+    )
+    for key, least_days, because in needed:
+        days = retention.number(key)
+        if days is not None and days < least_days:
+            findings.error(
+                retention.at(key),
+                f"{days:g} days are fewer than {because} looks back",
+                f"write {least_days:g} or more, or lower {because}",
+            )
 
 
 # --- names ---------------------------------------------------------------------------------------

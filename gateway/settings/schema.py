@@ -24,6 +24,7 @@ Address = Annotated[
     ),
 ]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Days = Annotated[int, Field(ge=1, le=4_000)]
 KindName = Annotated[Kind, Field(strict=False)]  # written as text, read as a Kind
 # Relative to the folder of the file it stands in.
 Path = Annotated[
@@ -263,6 +264,22 @@ class Repeats(Table):
     tombstones_max: int = Field(default=100_000, ge=1, le=10_000_000)
 
 
+class Retention(Table):
+    """How long things are kept; whatever is open (owed, given up, not settled) stays for ever."""
+
+    enabled: bool = True
+    transactions_days: Days = 90  # whole days in UTC; then they go to the archive
+    open_batches_days: Days = 400  # an open batch keeps its transactions no longer than this
+    uploads_days: Days = 90
+    tombstones_days: Days = 31
+    batches_days: Days = 400
+    archive: bool = True  # false: what is deleted is gone
+    archive_folder: Path | None = None  # default: archive, beside the store
+    every_s: Seconds = 3_600.0  # how often is looked for what came to its end
+    step_rows: int = Field(default=250, ge=1, le=10_000)  # deleted in one commit
+    pause_ms: int = Field(default=50, ge=0, le=60_000)  # between two of them
+
+
 class Limits(Table):
     under_way_max: int = Field(default=5_000, ge=1, le=1_000_000)  # transactions; over it: 96
 
@@ -285,4 +302,5 @@ class Settings(Table):
     metrics: Metrics = Metrics()
     alarms: Alarms = Alarms()
     repeats: Repeats = Repeats()
+    retention: Retention = Retention()
     limits: Limits = Limits()

@@ -108,8 +108,9 @@ class Reads:
     async def oldest(self, *, after_id: int, until_ms: int, limit: int) -> list[Transaction]:
         """See `Store.oldest`."""
         values = (after_id, until_ms, limit)
-        found = await self._search(lambda reader: list(reader.execute(queries.OLDEST, values)))
-        return [rows.transaction(row) for row in found]
+        return await self._search(
+            lambda reader: [rows.transaction(row) for row in reader.execute(queries.OLDEST, values)]
+        )
 
     async def trimmable(self, what: Leftover, before_ms: int) -> int:
         """See `Store.trimmable`."""

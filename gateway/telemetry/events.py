@@ -63,6 +63,8 @@ class Event(StrEnum):
     # the store
     STORE_FAILING = "store_failing"
     STORE_RECOVERED = "store_recovered"
+    RETENTION_DONE = "retention_done"
+    RETENTION_FAILED = "retention_failed"
     # operators
     DEVICE_CHANGED = "device_changed"
     DEVICES_IMPORTED = "devices_imported"
@@ -106,6 +108,7 @@ _OTHER_LEVELS = {
         Event.REVERSAL_GIVEN_UP,
         Event.STANS_EXHAUSTED,
         Event.STORE_FAILING,
+        Event.RETENTION_FAILED,
         Event.ADMIN_FAILED,
         Event.ALARM_COMMAND_FAILED,
     ),
@@ -127,6 +130,7 @@ ALARMS = frozenset(
         Event.STANS_EXHAUSTED,
         Event.UPSTREAM_DOWN,
         Event.STORE_FAILING,
+        Event.RETENTION_FAILED,
     )
 )
 
@@ -134,6 +138,7 @@ ALARMS = frozenset(
 CLEARS: dict[Event, tuple[Event, ...]] = {
     Event.UPSTREAM_UP: (Event.UPSTREAM_DOWN,),
     Event.STORE_RECOVERED: (Event.STORE_FAILING,),
+    Event.RETENTION_DONE: (Event.RETENTION_FAILED,),
     Event.CRL_LOADED: (Event.CRL_STALE, Event.CRL_FAILED),
 }
 
