@@ -15,7 +15,7 @@ import trio
 
 from gateway import faults
 from gateway.clock import Clock
-from gateway.errors import InvariantBroken, OperatorError
+from gateway.errors import InvariantBroken, OperatorError, StoreError
 from gateway.faults import Fault
 from gateway.keys.keyring import Keyring
 from gateway.keys.security_module import SoftwareSecurityModule
@@ -46,6 +46,7 @@ from gateway.upstreams.routing import Router
 from gateway.wire.codec import Codec
 from gateway.wire.tls import ServerTls, ServerTlsFiles, client_context
 
+_RECOVERY_RETRY_S = 1.0
 DESCRIPTORS_SPARE = 64  # beside terminals: links, store, log, admin
 
 
@@ -156,7 +157,7 @@ async def _assembled(
     )
     batches = Batches(store=store, security=security, clock=clock)
     # Marked before the first new request is taken; delivered beside the new ones.
-    await recover(store, clock=clock, emit=emit)
+    await _recovered(store, clock, emit)
     await reversals.restore()
     await originals.restore(clock.wall_ms())
     await batches.restore()
@@ -174,6 +175,7 @@ async def _assembled(
         emit=emit,
         measures=metrics,
         under_way_max=settings.limits.under_way_max,
+        refusals_max=settings.repeats.refusals_remembered_max,
     )
     count = ConnectionCount(count_max=_connections_max(settings.node.connections_max))
     return Node(
@@ -193,6 +195,18 @@ async def _assembled(
         tls=_server_tls(configuration),
         concentrators=Concentrators(settings.concentrators),
     )
+
+
+async def _recovered(store: Store, clock: Clock, emit: Emit) -> None:
+    """Mark what is owed, however long the store takes to be able to: nothing is taken before."""
+    while True:
+        try:
+            await recover(store, clock=clock, emit=emit)
+        except StoreError:
+            # A full disk, most likely; the store says so itself.
+            await trio.sleep(_RECOVERY_RETRY_S)
+        else:
+            return
 
 
 def _approving(pool: Pool, upstream: str) -> Sequence[str]:

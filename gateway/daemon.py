@@ -7,7 +7,7 @@ import logging
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 import trio
@@ -33,6 +33,7 @@ from gateway.wire.codec import Codec
 
 # The writer's thread must not wait long for the interpreter while the loop is busy.
 _SWITCH_INTERVAL_S = 0.0005
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A full collection walks every connection: thousands of objects each, for hundreds of ms.
 _GC_THRESHOLDS = (50_000, 20, 1_000)
 
@@ -76,8 +77,10 @@ async def run_node(
     log.emit(Event.NODE_STARTING, version=__version__, config=configuration.version)
     try:
         fatal = _Fatal()
-        async with open_node(configuration, log, clock, fatal=fatal.tell) as node:
-            await _serve(node, fatal, ready)
+        # Before anything else: a signal that comes during the start is heard when it is over.
+        with trio.open_signal_receiver(*_SIGNALS) as signals:
+            async with open_node(configuration, log, clock, fatal=fatal.tell) as node:
+                await _serve(node, fatal, signals, ready)
         log.emit(Event.NODE_STOPPED)
     finally:
         log.close()
@@ -100,7 +103,12 @@ def _prepare_process(configuration: Configuration) -> None:
 # --- running ----------------------------------------------------------------------------------
 
 
-async def _serve(node: Node, fatal: _Fatal, ready: Callable[[Node], None]) -> None:
+async def _serve(
+    node: Node,
+    fatal: _Fatal,
+    signals: AsyncIterator[int],
+    ready: Callable[[Node], None],
+) -> None:
     """Start from the inside out, wait for a signal, and stop from the outside in."""
     settings = node.configuration.settings
     emit = node.log.emit
@@ -153,7 +161,7 @@ async def _serve(node: Node, fatal: _Fatal, ready: Callable[[Node], None]) -> No
                 listeners=len(node.listeners),
             )
             ready(node)
-            await _until_told_to_stop(node, housekeeping)
+            await _until_told_to_stop(node, housekeeping, signals)
             await _drain(node, exchanges)
         await housekeeping.flush()
         background.cancel_scope.cancel()
@@ -190,15 +198,16 @@ def _settle_garbage() -> None:
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
-async def _until_told_to_stop(node: Node, housekeeping: Housekeeping) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async for number in signals:
-            if number == signal.SIGHUP:
-                node.log.reopen()
-                housekeeping.look_now()
-                continue
-            node.log.emit(Event.NODE_STOPPING, signal=signal.Signals(number).name)
-            return
+async def _until_told_to_stop(
+    node: Node, housekeeping: Housekeeping, signals: AsyncIterator[int]
+) -> None:
+    async for number in signals:
+        if number == signal.SIGHUP:
+            node.log.reopen()
+            housekeeping.look_now()
+            continue
+        node.log.emit(Event.NODE_STOPPING, signal=signal.Signals(number).name)
+        return
 
 
 async def _drain(node: Node, exchanges: trio.Nursery) -> None:

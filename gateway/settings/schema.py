@@ -262,6 +262,9 @@ class Repeats(Table):
     original_days: int = Field(default=30, ge=1, le=400)  # how old a void's or refund's may be
     undelivered_grace_s: Seconds = 60.0  # then an approval nobody got is reversed
     tombstones_max: int = Field(default=100_000, ge=1, le=10_000_000)
+    refusals_remembered_max: int = Field(
+        default=50_000, ge=1, le=10_000_000
+    )  # 91 and 96, in memory
 
 
 class Retention(Table):

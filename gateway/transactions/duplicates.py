@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import trio
 
 from gateway.clock import utc
+from gateway.policy.response_codes import Reason
 from gateway.store.store import State, Transaction
 from gateway.transactions.request import Reply
 from gateway.wire.message import (
@@ -15,6 +18,7 @@ from gateway.wire.message import (
     MERCHANT_ID,
     ORIGINAL_DATA,
     PROCESSING_CODE,
+    REVERSIBLE_KINDS,
     STAN,
     TERMINAL_ID,
     TRANSMISSION_TIME,
@@ -147,3 +151,35 @@ class Exchange:
         self._ended = True
         if self._done is not None:
             self._done.set()
+
+
+class Refusals:
+    """Refusals for what passes (no upstream, no room, no store): no repeat of one is approved.
+
+    Not those of advices and batch closes: they report what was done, and are sent until taken.
+    Such a request is nowhere on disk, so that its repeat would be a new request once things are
+    better, while the terminal holds the refusal. Bounded; a restart forgets them, but it also ends
+    the connections on which a repeat may still be on its way.
+    """
+
+    _PASSING = frozenset(
+        (Reason.NO_UPSTREAM, Reason.OVERLOAD, Reason.INTERNAL, Reason.KEY_SERVICE_FAILED)
+    )
+
+    _KINDS = REVERSIBLE_KINDS | {Kind.REFUND}
+
+    def __init__(self, *, count_max: int) -> None:
+        self._count_max = count_max
+        self._refused: OrderedDict[str, tuple[Transaction, Reply]] = OrderedDict()
+
+    def remember(self, draft: Transaction, reply: Reply) -> None:
+        """Keep a reply if it is a refusal of this kind."""
+        if reply.reason in self._PASSING and draft.kind in self._KINDS:
+            self._refused[draft.repeat_key] = (draft, reply)
+            if len(self._refused) > self._count_max:
+                self._refused.popitem(last=False)
+
+    def of(self, repeat: Transaction) -> Reply | None:
+        """The refusal that this request repeats, if it asks for the same thing."""
+        draft, reply = self._refused.get(repeat.repeat_key, (None, None))
+        return reply if draft is not None and same_content(draft, repeat) else None

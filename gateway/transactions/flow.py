@@ -77,6 +77,7 @@ class Flow:
         emit: Emit,
         measures: Measures,
         under_way_max: int,
+        refusals_max: int = 50_000,
     ) -> None:
         self._store = store
         self._records = records
@@ -92,6 +93,7 @@ class Flow:
         self._measures = measures
         self._under_way_max = under_way_max
         self._under_way: dict[str, Exchange] = {}
+        self._refusals = duplicates.Refusals(count_max=refusals_max)
         self._takebacks = TakeBacks(
             records=records,
             originals=originals,
@@ -123,7 +125,6 @@ class Flow:
                 await self._batches.upload(request)
                 return Reply(replies.refusal(request.message, APPROVED))
         except StoreError:
-            # The store has raised its own alarm; nothing was sent that is not on disk.
             return self._refuse(request, Reason.INTERNAL, "store")
         except KeyUnavailable:
             return self._refuse(request, Reason.KEY_SERVICE_FAILED, "keys")
@@ -145,18 +146,32 @@ class Flow:
         if under_way is not None:
             return await self._join(under_way, request, draft)
         if len(self._under_way) >= self._under_way_max:
-            return await self._refuse_new(request, draft, Reason.OVERLOAD, "limits.under_way_max")
+            reply = await self._refuse_new(request, draft, Reason.OVERLOAD, "limits.under_way_max")
+            self._refusals.remember(draft, reply)
+            return reply
+        refused = self._refusals.of(draft)
+        if refused is not None:
+            return refused
         exchange = Exchange(draft)
         self._under_way[key] = exchange
         try:
-            if request.kind is Kind.SETTLEMENT:
-                exchange.reply = await self._close_batch(request, draft)
-            else:
-                exchange.reply = await self._decided(request, draft)
+            exchange.reply = await self._done(request, draft)
+            self._refusals.remember(draft, exchange.reply)
             return exchange.reply
         finally:
             del self._under_way[key]
             exchange.end()
+
+    async def _done(self, request: Request, draft: Transaction) -> Reply:
+        try:
+            if request.kind is Kind.SETTLEMENT:
+                return await self._close_batch(request, draft)
+            return await self._decided(request, draft)
+        except StoreError:
+            # The store has raised its own alarm; nothing was sent that is not on disk.
+            return self._refuse(request, Reason.INTERNAL, "store")
+        except KeyUnavailable:
+            return self._refuse(request, Reason.KEY_SERVICE_FAILED, "keys")
 
     async def _decided(self, request: Request, draft: Transaction) -> Reply:
         """A request that is not under way: is it a repeat, may it go on, and where does it go?"""
@@ -445,13 +460,22 @@ class Flow:
 
     async def _close_batch(self, request: Request, draft: Transaction) -> Reply:
         """Recorded like a transaction, so that a repeat of it does not close the next batch."""
-        seen = await self._store.intend(draft)
+        seen = await self._intend(draft)
         if seen is not None:
-            return self._answer_again(seen, request, draft)
-        totals = await self._batches.close(request)
-        reply = replies.refusal(request.message, totals[39]).changed(totals)
-        await self._store.commit(
-            self._records.outcome(draft, State.ANSWERED, reply, wipe_image=True)
+            if seen.response_code or not duplicates.same_content(seen, draft):
+                return self._answer_again(seen, request, draft)
+            draft = seen  # Not durable, and so not done, when it was first asked for.
+
+        def answer(totals: dict[int, str]) -> Message:
+            return replies.refusal(request.message, totals[39]).changed(totals)
+
+        reply = answer(
+            await self._batches.close(
+                request,
+                lambda totals: self._records.outcome(
+                    draft, State.ANSWERED, answer(totals), wipe_image=True
+                ),
+            )
         )
         self._log(request, draft, "", reply.response_code)
         return Reply(reply, draft.transaction_id)
@@ -485,7 +509,9 @@ class Flow:
             code=code,
             config=self._policy.version,
         )
-        return Reply(replies.refusal(message, code))
+        reply = Reply(replies.refusal(message, code))
+        reply.reason = reason
+        return reply
 
     def _log(self, request: Request, transaction: Transaction, upstream: str, code: str) -> None:
         """The one line and the one measurement of a transaction."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.policy.response_codes import CodeSet
+from gateway.policy.response_codes import CodeSet, Reason
 from gateway.store.store import Device
 from gateway.wire.message import Kind, Message
 
@@ -40,7 +40,7 @@ class Reply:
     shares its reply: what becomes of it on any connection is known to all.
     """
 
-    __slots__ = ("handed_over", "message", "repeated", "transaction_id", "unheard")
+    __slots__ = ("handed_over", "message", "reason", "repeated", "transaction_id", "unheard")
 
     def __init__(
         self,
@@ -55,3 +55,4 @@ class Reply:
         self.unheard = unheard
         self.repeated = repeated  # from the store
         self.handed_over = False  # in part or whole
+        self.reason: Reason | None = None  # where the gateway itself refused

@@ -178,7 +178,8 @@ class Upstream:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the links up and STANs reserved, until cancelled."""
         async with trio.open_nursery() as nursery:
-            await self._reserve()
+            if not await self._try_reserve():
+                self._reservation_wanted.set()
             nursery.start_soon(self._keep_stans)
             for link in self.links:
                 nursery.start_soon(link.run)
@@ -199,8 +200,12 @@ class Upstream:
             await self._reservation_wanted.wait()
             self._reservation_wanted = trio.Event()
             # Polled, since what it waits for is the passing of time or the store's recovery.
-            while not await self._try_reserve() and self._stans_short:  # noqa: ASYNC110
+            while not await self._try_reserve() and self._short_of_stans:  # noqa: ASYNC110
                 await trio.sleep(_STAN_RETRY_S)
+
+    @property
+    def _short_of_stans(self) -> bool:
+        return self._stans_short or not self.stans.has_any
 
     async def _try_reserve(self) -> bool:
         try:

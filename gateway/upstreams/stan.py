@@ -42,6 +42,11 @@ class StanRing:
         if ordered:
             self._newest = ordered[-1][0] // BLOCK
 
+    @property
+    def has_any(self) -> bool:
+        """Whether a STAN could be taken now."""
+        return bool(self._reserved) or (self._block >= 0 and self._next < BLOCK)
+
     def wanted(self, now_ms: int) -> int | None:
         """The first STAN of the block to reserve now, or None if none is needed or free."""
         if self._reserved or (self._block >= 0 and self._next < BLOCK // 2):

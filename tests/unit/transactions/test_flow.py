@@ -471,3 +471,17 @@ def test_an_owed_reversal_carries_what_the_terminal_was_told() -> None:
     operation = OweReversal(1, "a", "68", START_MS)
     assert operation.state is State.REVERSAL_OWED
     assert operation.response_code == ""
+
+
+async def test_what_was_refused_for_want_of_an_upstream_is_refused_again_when_there_is_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig() as made:
+        await made.lose("a", "b")
+        first = await made.ask(purchase())
+        assert first.message.response_code == "91"
+        made.find_again("a", "b")
+        await trio.sleep(5)
+        # The terminal holds its 91: its repeat, still on its way, must not be approved now.
+        assert (await made.ask(purchase())).message == first.message
+        assert (await made.ask(purchase(2))).message.response_code == "00"
