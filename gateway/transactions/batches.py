@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.keys.security_module import SecurityModule
-from gateway.store.store import Batch, BatchTotals, PutBatch, PutUpload, Store
+from gateway.store.store import Batch, BatchTotals, Operation, PutBatch, PutUpload, Store
 from gateway.transactions import duplicates, images
 from gateway.transactions.request import Request
 from gateway.wire.message import Message
@@ -41,11 +43,13 @@ class Batches:
                 return batch.number
         return batch.number
 
-    async def close(self, request: Request) -> dict[int, str]:
-        """Close the terminal's batch and open the next, durably together.
+    async def close(
+        self, request: Request, outcome: Callable[[dict[int, str]], Operation]
+    ) -> dict[int, str]:
+        """Close the terminal's batch and open the next, durably and together with its `outcome`.
 
-        Returns the fields of the answer that say how its totals compare with ours. Raises
-        StoreError.
+        Returns the fields of the answer that say how its totals compare with ours, of which the
+        outcome is made. Raises StoreError; then nothing is closed.
         """
         terminal_id = request.message.terminal_id
         number = self.number(terminal_id)
@@ -55,6 +59,7 @@ class Batches:
         now_ms = self._clock.wall_ms()
         opened_ms = self._open[terminal_id].opened_ms
         following = Batch(terminal_id=terminal_id, number=number + 1, opened_ms=now_ms)
+        answer = _answer(request.message, ours, balanced=balanced)
         await self._store.commit(
             PutBatch(
                 Batch(
@@ -71,9 +76,10 @@ class Batches:
                 )
             ),
             PutBatch(following),
+            outcome(answer),
         )
         self._open[terminal_id] = following
-        return _answer(request.message, ours, balanced=balanced)
+        return answer
 
     async def upload(self, request: Request) -> None:
         """Keep one record of a batch upload, sealed; raises StoreError."""
@@ -96,11 +102,11 @@ def reported_totals(message: Message) -> BatchTotals | None:
     iso = [message.get(number) for number in (76, 88, 74, 86)]
     if any(iso):
         debits, debits_minor, credits_, credits_minor = (
-            int(text) if text.isdigit() else 0 for text in iso
+            int(text) if _is_number(text) else 0 for text in iso
         )
         return BatchTotals(debits, debits_minor, credits_, credits_minor)
     text = message.get(_UNIONPAY_TOTALS)
-    if len(text) >= 30 and text[:30].isdigit() and duplicates.batch_of(message):
+    if len(text) >= 30 and _is_number(text[:30]) and duplicates.batch_of(message):
         return BatchTotals(int(text[12:15]), int(text[:12]), int(text[27:30]), int(text[15:27]))
     return None
 
@@ -118,6 +124,10 @@ def _answer(message: Message, ours: BatchTotals, *, balanced: bool) -> dict[int,
         86: f"{ours.credits_minor:016d}",
         88: f"{ours.debits_minor:016d}",
     }
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _text(totals: BatchTotals) -> str:
