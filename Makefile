@@ -8,7 +8,7 @@ SECONDS ?= 60
 SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format demo chaos chaos-long bench bench-setup lock clean
+.PHONY: help run test check format demo chaos chaos-faults chaos-long bench bench-setup lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ demo: $(VENV)/.runtime ## Ten seconds of purchases over TLS, then compare all le
 
 chaos: $(VENV)/.runtime ## Kill, stop and cut off everybody for a minute, then compare all ledgers.
 	@$(BIN)/python -m loadtest chaos --seconds $(SECONDS) --terminals 200 $(if $(SEED),--seed $(SEED)) --json
+
+chaos-faults: $(VENV)/.dev ## See that chaos finds a gateway out whose promises are broken on purpose.
+	@GATEWAY_CHAOS_FAULTS=1 $(BIN)/pytest -q tests/e2e/test_chaos.py -k fault
 
 chaos-long: $(VENV)/.runtime ## The same for six minutes: more than 200 SIGKILLs.
 	@$(BIN)/python -m loadtest chaos --seconds 360 --terminals 200 $(if $(SEED),--seed $(SEED)) --json

@@ -31,9 +31,6 @@ KEYS = [
 WRONG = ("lost", "doubled", "unexplained", "reversals_open")
 # What the gateway can be told to do wrong, so that it can be shown that chaos finds it.
 TEST_FAULT = "GATEWAY_TEST_FAULT"
-GATEWAY_CAN_FAIL = any(
-    TEST_FAULT in path.read_text(encoding="utf-8") for path in (ROOT / "gateway").rglob("*.py")
-)
 
 
 def command(*options: str) -> list[str]:
@@ -83,10 +80,13 @@ def test_an_acquirer_that_ignores_reversals_is_found_out() -> None:
     assert "again: python -m loadtest chaos --seconds 10 --terminals 30" in told
 
 
-@pytest.mark.skipif(not GATEWAY_CAN_FAIL, reason=f"the gateway does not know {TEST_FAULT} yet")
+@pytest.mark.skipif(
+    "GATEWAY_CHAOS_FAULTS" not in os.environ,
+    reason="how soon chaos finds a fault depends on the machine: run `make chaos-faults`",
+)
 @pytest.mark.parametrize("fault", ["ack-before-write", "resend-after-send", "accept-25-at-once"])
 def test_a_gateway_with_a_fault_is_found_out(fault: str) -> None:
-    options = ["--seconds", "10", "--terminals", "40", "--rate", "4", "--seed", "3"]
+    options = ["--seconds", "30", "--terminals", "40", "--rate", "4", "--seed", "3"]
     if fault == "accept-25-at-once":
         # Acquirers that look at a request after its reversal, and approve it all the same.
         options += ["--switch", "tombstones=false", "--switch", "hold_ms=1200"]

@@ -220,11 +220,7 @@ class SimulatedAcquirer:
 
     def _answer(self, request: Message) -> Message:
         """Decide, and write it down."""
-        plan = self._plan
-        if request.mti[1] == "4":
-            answer = self._reverse(request)
-        else:
-            answer = self._decide(request)
+        answer = self._reverse(request) if request.mti[1] == "4" else self._decide(request)
         self._use(request)
         self._note(request, "decided", code=answer.response_code)
         return answer

@@ -1,4 +1,4 @@
-"""Disk: the real store on a file, its commits and reads in virtual time, on a disk that may fail."""
+"""Disk: the real store on a file, in virtual time, on a disk that may fail."""
 
 from __future__ import annotations
 

@@ -48,9 +48,9 @@ class SimulatedStream(trio.abc.Stream):
 
     @property
     def in_flight(self) -> bool:
-        """Whether something that was sent here is still on its way."""
-        chunks = self.peer._chunks
-        return not self.peer.closed and bool(chunks) and chunks[-1][0] > trio.current_time()
+        """Whether something that was sent here is still to be read by a peer that lives."""
+        peer = self.peer
+        return bool(peer._chunks) and not peer.closed and not peer.frozen
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()

@@ -254,7 +254,7 @@ class Life:
                 await self._stop.wait()
                 door.drain()
                 with trio.move_on_after(self._plan.answer_s + 1):
-                    while self.flow.under_way or door.connections:  # noqa: ASYNC110 (as the daemon)
+                    while self.flow.under_way or door.connections:
                         await trio.sleep(0.02)
                 exchanges.cancel_scope.cancel()
             background.cancel_scope.cancel()

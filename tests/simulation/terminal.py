@@ -1,4 +1,4 @@
-"""Terminal: a simulated till that repeats and reverses what it is in doubt about until it is sure."""
+"""Terminal: a simulated till that repeats and reverses until it is sure."""
 
 from __future__ import annotations
 
@@ -113,14 +113,17 @@ class SimulatedTerminal:
         self._random = random
         self._trace = trace
         self._closing = closing
-        self._connection = self._line()
         self._power: trio.CancelScope | None = None
+        self._take_line()
 
-    def _line(self) -> Connection:
-        return Connection(dial=self._dialled, wire=self._wire, connect_s=_CONNECT_S)
+    def _take_line(self) -> None:
+        """From now on another line; the one before is left as it is."""
+        self._connection = Connection(dial=self._dialled, wire=self._wire, connect_s=_CONNECT_S)
+        self._unanswered = 0  # requests sent over it
 
     async def _dialled(self) -> tuple[SimulatedStream, Callable[[], bool]]:
         stream, alive = await self._dial()
+        self._unanswered = 0
         self._lines = [line for line in self._lines if line.in_flight] + [stream]
         return stream, alive
 
@@ -133,7 +136,7 @@ class SimulatedTerminal:
                 await self._trade()
                 break
             self._trace(self.terminal_id, "power cut")
-            self._connection = self._line()  # the old one is nobody's any more
+            self._take_line()  # the old one is nobody's any more
             await trio.sleep(self._random.expovariate(1 / 2.0))
         await self._connection.drop()
         self.done = True
@@ -245,6 +248,8 @@ class SimulatedTerminal:
                 await self._reverse(attempt)
                 return
             await trio.sleep(_BACKOFF_S * self._random.random())
+            if answer is not None:
+                await self._let_copies_arrive()
             answer = None
             if await self._connected():
                 plain = self._random.random() < self._plan.plain_repeats
@@ -268,7 +273,7 @@ class SimulatedTerminal:
     def _may_come_yet(self) -> bool:
         """Whether a copy sent earlier may reach the gateway yet: a no to a later one proves nothing
         then."""
-        return any(line.in_flight for line in self._lines)
+        return self._unanswered > 0 or any(line.in_flight for line in self._lines)
 
     def _ended(self, attempt: Attempt, answer: Message) -> Attempt:
         code = answer.response_code
@@ -310,6 +315,15 @@ class SimulatedTerminal:
                     )
                     return
             await trio.sleep(_BACKOFF_S * (0.5 + self._random.random()))
+
+    async def _let_copies_arrive(self) -> None:
+        """Hang up, and wait until nothing that was sent earlier is on its way any more."""
+        if not self._may_come_yet():
+            return
+        await self._connection.drop()
+        self._take_line()
+        while self._may_come_yet():
+            await trio.sleep(_BACKOFF_S)
 
     async def _ask_again(self, ended: Attempt) -> None:
         """The same once more, though it is answered: it must be answered the same."""
@@ -418,17 +432,14 @@ class SimulatedTerminal:
             answer = await self._connection.ask(request, timeout_s=answer_s)
         except NoAnswer as error:
             self._note("no answer", attempt, why=str(error))
+            self._unanswered += 1
             if self._random.random() < self._plan.redial:
-                await self._redial()
+                if self._random.random() >= self._plan.linger:
+                    await self._connection.drop()
+                self._take_line()
             return None
         self._note("hears", attempt, mti=answer.mti, code=answer.response_code)
         return answer
-
-    async def _redial(self) -> None:
-        """Take another line next time, and hang the old one up, or leave it as it is."""
-        if self._random.random() >= self._plan.linger:
-            await self._connection.drop()
-        self._connection = self._line()
 
     def _chance(self, share: float) -> bool:
         return not self._closing() and self._random.random() < share

@@ -13,7 +13,6 @@ from unittest.mock import patch
 
 import trio
 import trio.testing
-from tests.simulation.verdict import Finding, judge
 from trio._core import _run as scheduler
 
 from gateway.clock import VirtualClock
@@ -33,6 +32,7 @@ from tests.simulation.node import Life, codec
 from tests.simulation.plan import Plan, plan_of
 from tests.simulation.terminal import SimulatedTerminal
 from tests.simulation.trace import Trace
+from tests.simulation.verdict import Finding, judge
 
 CONVERGE_S = 400.0
 _POLL_S = 0.5
