@@ -151,7 +151,9 @@ class Flow:
             return reply
         refused = self._refusals.of(draft)
         if refused is not None:
-            return refused
+            # Of what was done before, and could not be read when the refusal was given?
+            seen = await self._store.find_repeat(key)
+            return refused if seen is None else self._answer_again(seen, request, draft)
         exchange = Exchange(draft)
         self._under_way[key] = exchange
         try:

@@ -176,6 +176,8 @@ class Records:
                 try:
                     await self.store.commit(self._unwritten[0])
                 except StoreError:
+                    # The next one's turn: should the store never take this one, it alone waits.
+                    self._unwritten.rotate(-1)
                     await trio.sleep(_RETRY_S)
                 else:
                     self._unwritten.popleft()
