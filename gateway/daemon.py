@@ -29,6 +29,7 @@ from gateway.telemetry.log import EventLog
 from gateway.telemetry.sink import LineSink
 from gateway.terminals.connection import Service
 from gateway.terminals.dispatch import Dispatcher
+from gateway.transactions.retention import Retention
 from gateway.wire.codec import Codec
 
 # The writer's thread must not wait long for the interpreter while the loop is busy.
@@ -142,6 +143,7 @@ async def _serve(
         await background.start(node.records.run)
         await background.start(node.reversals.run)
         await background.start(node.delivery.run)
+        await background.start(_retention(node).run)
         background.start_soon(housekeeping.watch_certificates)
         background.start_soon(housekeeping.keep_last_seen)
         async with trio.open_nursery() as exchanges:
@@ -165,6 +167,20 @@ async def _serve(
             await _drain(node, exchanges)
         await housekeeping.flush()
         background.cancel_scope.cancel()
+
+
+def _retention(node: Node) -> Retention:
+    settings = node.configuration.settings
+    resolve = node.configuration.resolve
+    folder = settings.retention.archive_folder
+    return Retention(
+        store=node.store,
+        settings=settings.retention,
+        folder=resolve(folder) if folder else resolve(settings.store.path).parent / "archive",
+        grace_s=settings.repeats.undelivered_grace_s,
+        clock=node.clock,
+        emit=node.log.emit,
+    )
 
 
 async def _open_listeners(node: Node, exchanges: trio.Nursery) -> None:
