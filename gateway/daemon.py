@@ -16,6 +16,7 @@ from gateway import __version__
 from gateway.admin.api import AdminApi
 from gateway.admin.operations import TerminalOperations
 from gateway.admin.server import serve_admin
+from gateway.admin.transactions import ReversalOperations, TransactionOperations
 from gateway.assembly import DESCRIPTORS_SPARE, open_node
 from gateway.clock import SystemClock
 from gateway.errors import InvariantBroken, OperatorError
@@ -151,6 +152,14 @@ async def _serve(
             admin = AdminApi(
                 status=report.status,
                 terminals=TerminalOperations(node.registry),
+                transactions=TransactionOperations(
+                    store=node.store,
+                    clock=node.clock,
+                    grace_s=settings.repeats.undelivered_grace_s,
+                ),
+                reversals=ReversalOperations(
+                    store=node.store, reversals=node.reversals, clock=node.clock
+                ),
                 emit=emit,
             )
             socket_path = node.configuration.resolve(settings.node.admin_socket)

@@ -13,7 +13,7 @@ from gateway.store.store import Device, DeviceState
 from gateway.telemetry.events import Emit
 
 if TYPE_CHECKING:
-    from gateway.admin.operations import TerminalOperations
+    from gateway.admin.operations import Operations
 
 PAGE_DEVICES_MAX = 250  # an answer fits the socket's buffer: nobody who stops reading holds us up
 BODY_BYTES_MAX = 64 * 1024 * 1024  # of a request: an import of some hundred thousand devices
@@ -241,8 +241,10 @@ class RegistryApi(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AdminApi:
-    """What the server answers from: how the node does, its terminals, and where faults are said."""
+    """What the server answers from: how the node does, what can be done, where faults are said."""
 
     status: Callable[[], Status]
-    terminals: TerminalOperations
+    terminals: Operations
+    transactions: Operations
+    reversals: Operations
     emit: Emit

@@ -34,11 +34,15 @@ class AdminClient:
         """How the daemon does; raises DaemonNotRunning, or OperatorError where it fails to say."""
         return cast("Status", self._ask("GET", "/v1/status", None, None))
 
-    def terminals(
-        self, operation: str, arguments: Mapping[str, Any], progress: Progress | None = None
+    def run(
+        self,
+        group: str,
+        operation: str,
+        arguments: Mapping[str, Any],
+        progress: Progress | None = None,
     ) -> dict[str, Any]:
         """An operation's answer; raises what the daemon refused as the OperatorError it was."""
-        return self._ask("POST", f"/v1/terminals/{operation}", arguments, progress)
+        return self._ask("POST", f"/v1/{group}/{operation}", arguments, progress)
 
     def answers(self) -> bool:
         """Whether a daemon is there to be asked; raises OperatorError where we may not."""

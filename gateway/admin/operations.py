@@ -1,4 +1,4 @@
-"""What operators do with terminals: JSON in, JSON out, over a registry."""
+"""What operators can have done, by name: JSON in, JSON out; and what they do with terminals."""
 
 from __future__ import annotations
 
@@ -32,20 +32,22 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _Operation:
+class Operation:
+    """What one operation takes, and the coroutine function that does it."""
+
     arguments: type[Arguments]
-    run: Callable[[TerminalOperations, Any, Progress | None], Awaitable[object]]
+    run: Callable[[Any, Progress | None], Awaitable[object]]
 
 
-class TerminalOperations:
-    """The operations by name, over a registry.
+class Operations:
+    """Operations by name.
 
     The daemon serves them; without a daemon a command builds them over the store itself, so both
     ways are one code.
     """
 
-    def __init__(self, registry: RegistryApi) -> None:
-        self._registry = registry
+    def __init__(self, by_name: Mapping[str, Operation]) -> None:
+        self._by_name = by_name
 
     async def run(
         self, name: str, arguments: Mapping[str, Any], progress: Progress | None = None
@@ -55,9 +57,9 @@ class TerminalOperations:
         Raises NoSuchThing for an unknown name or device, BadArguments, OperatorError for what
         cannot be done, and StoreError.
         """
-        operation = _OPERATIONS.get(name)
+        operation = self._by_name.get(name)
         if operation is None:
-            raise NoSuchThing(f"no operation {name!r}; there are: {', '.join(_OPERATIONS)}")
+            raise NoSuchThing(f"no operation {name!r}; there are: {', '.join(self._by_name)}")
         try:
             parsed = operation.arguments.model_validate(dict(arguments))
         except ValidationError as error:
@@ -66,7 +68,26 @@ class TerminalOperations:
                 for problem in error.errors(include_url=False, include_input=False)
             )
             raise BadArguments("; ".join(problems)) from None
-        return cast("Json", await operation.run(self, parsed, progress))
+        return cast("Json", await operation.run(parsed, progress))
+
+
+class TerminalOperations(Operations):
+    """What can be done with terminals, over a registry."""
+
+    def __init__(self, registry: RegistryApi) -> None:
+        self._registry = registry
+        super().__init__(
+            {
+                "enrol": Operation(EnrolArguments, self.enrol),
+                "show": Operation(ShowArguments, self.show),
+                "list": Operation(ListArguments, self.page),
+                "activate": Operation(MoveArguments, self.activate),
+                "suspend": Operation(MoveArguments, self.suspend),
+                "resume": Operation(MoveArguments, self.resume),
+                "bind": Operation(BindArguments, self.bind),
+                "import": Operation(ImportArguments, self.import_csv),
+            }
+        )
 
     async def enrol(self, arguments: EnrolArguments, _: Progress | None = None) -> DeviceView:
         return self._view(await self._registry.enrol(**arguments.model_dump()))
@@ -143,15 +164,3 @@ class TerminalOperations:
             }
             for rule in self._registry.rules
         ]
-
-
-_OPERATIONS = {
-    "enrol": _Operation(EnrolArguments, TerminalOperations.enrol),
-    "show": _Operation(ShowArguments, TerminalOperations.show),
-    "list": _Operation(ListArguments, TerminalOperations.page),
-    "activate": _Operation(MoveArguments, TerminalOperations.activate),
-    "suspend": _Operation(MoveArguments, TerminalOperations.suspend),
-    "resume": _Operation(MoveArguments, TerminalOperations.resume),
-    "bind": _Operation(BindArguments, TerminalOperations.bind),
-    "import": _Operation(ImportArguments, TerminalOperations.import_csv),
-}

@@ -24,6 +24,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.admin.api import BODY_BYTES_MAX, AdminApi, BadArguments
+from gateway.admin.operations import Operations
 from gateway.errors import NoSuchThing, OperatorError, StoreError
 from gateway.telemetry.events import Event
 
@@ -64,6 +65,11 @@ async def serve_admin(
 def build_app(api: AdminApi) -> Starlette:
     """The API as an ASGI application."""
     limiter = trio.CapacityLimiter(REQUESTS_MAX)
+    groups = {
+        "terminals": api.terminals,
+        "transactions": api.transactions,
+        "reversals": api.reversals,
+    }
 
     async def status(_: Request) -> Response:
         try:
@@ -79,16 +85,27 @@ def build_app(api: AdminApi) -> Starlette:
     return Starlette(
         routes=[
             Route("/v1/status", status),
-            Route("/v1/terminals/{operation}", _Terminals(api, limiter), methods=["POST"]),
+            *(
+                Route(
+                    f"/v1/{group}/{{operation}}",
+                    _Group(group, operations, api, limiter),
+                    methods=["POST"],
+                )
+                for group, operations in groups.items()
+            ),
         ],
         exception_handlers={HTTPException: not_there},
     )
 
 
-class _Terminals:
-    """Runs an operation on terminals; one that reports progress is answered line by line."""
+class _Group:
+    """Runs operations of a group; one that reports progress is answered line by line."""
 
-    def __init__(self, api: AdminApi, limiter: trio.CapacityLimiter) -> None:
+    def __init__(
+        self, name: str, operations: Operations, api: AdminApi, limiter: trio.CapacityLimiter
+    ) -> None:
+        self._name = name
+        self._operations = operations
         self._api = api
         self._limiter = limiter
 
@@ -99,11 +116,11 @@ class _Terminals:
         async with self._limiter:
             try:
                 arguments = await _arguments(request)
-                await answer.run(partial(self._api.terminals.run, name, arguments))
+                await answer.run(partial(self._operations.run, name, arguments))
             except ClientDisconnect:
                 return
             except Exception as error:
-                await answer.end(_failure(error, self._api, f"terminals/{name}"))
+                await answer.end(_failure(error, self._api, f"{self._name}/{name}"))
 
 
 class _Answer:

@@ -28,6 +28,13 @@ _COMMANDS = {
     "check": _Command("gateway.cli.check", "check", "Check a configuration; opens nothing."),
     "status": _Command("gateway.cli.status", "status", "How the running gateway does."),
     "terminals": _Command("gateway.cli.terminals", "app", "Enrol devices and look after them."),
+    "transactions": _Command(
+        "gateway.cli.transactions", "app", "Find transactions and tell the history of one."
+    ),
+    "reversals": _Command(
+        "gateway.cli.reversals", "app", "What is owed to acquirers, and what was given up."
+    ),
+    "archive": _Command("gateway.cli.archive", "app", "Transactions that left the store."),
     "certs": _Command("gateway.cli.certs", "app", "The gateway's own certificate authority."),
 }
 

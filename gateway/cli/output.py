@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -57,6 +59,13 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Rows as CSV under a line of names."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Rows under a heading; no cell is cut or wrapped, so that other programs can read them."""
     table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
@@ -74,6 +83,20 @@ def duration_s(text: str) -> float:
     if not parts or "".join(number + unit for number, unit in parts) != compact:
         raise typer.BadParameter(f"{text!r} is no duration: write 45s, 30m, 24h, 7d or 1h30m")
     return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+
+
+def wall_ms(text: str) -> int:
+    """Milliseconds since 1970 of a date or a time such as 2026-11-21, 2026-11-21T20:33 (UTC unless
+    it says otherwise); raises typer.BadParameter."""
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no time: write 2026-11-21, 2026-11-21T20:33 or 2026-11-21T20:33:54Z"
+        ) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1000)
 
 
 def duration_words(seconds: float) -> str:

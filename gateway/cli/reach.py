@@ -1,19 +1,22 @@
-"""How commands reach a gateway's devices: through its daemon, or, if none runs, in its store."""
+"""How commands reach what a gateway keeps: through its daemon, or, if none runs, in its store."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import trio
 
 from gateway.admin.api import Progress
-from gateway.admin.operations import TerminalOperations
+from gateway.admin.operations import Operations, TerminalOperations
+from gateway.admin.transactions import ReversalOperations, TransactionOperations
 from gateway.cli.ask import client_of
 from gateway.clock import SystemClock
 from gateway.settings import loader
+from gateway.settings.schema import Settings
+from gateway.store.store import Store
 from gateway.telemetry.events import Event
 from gateway.terminals.registry import Registry
 
@@ -33,19 +36,67 @@ def with_terminals(config: Path, command: Callable[[Run], Awaitable[T]]) -> T:
 
     Raises SettingsError, OperatorError and StoreError.
     """
+    return _reach(config, "terminals", command, _terminals)
+
+
+def with_transactions(config: Path, command: Callable[[Run], Awaitable[T]]) -> T:
+    """As `with_terminals`, for operations on transactions."""
+
+    async def made(store: Store, settings: Settings) -> Operations:
+        return TransactionOperations(
+            store=store, clock=SystemClock(), grace_s=settings.repeats.undelivered_grace_s
+        )
+
+    return _reach(config, "transactions", command, made)
+
+
+def with_reversals(config: Path, command: Callable[[Run], Awaitable[T]]) -> T:
+    """As `with_terminals`, for operations on reversals; without a daemon they can be looked at."""
+
+    async def made(store: Store, _: Settings) -> Operations:
+        return ReversalOperations(store=store, reversals=None, clock=SystemClock())
+
+    return _reach(config, "reversals", command, made)
+
+
+def _reach(
+    config: Path,
+    group: str,
+    command: Callable[[Run], Awaitable[T]],
+    made: Callable[[Store, Settings], Awaitable[Operations]],
+) -> T:
     client = client_of(config)
     if client.answers():
 
         async def remotely(
             operation: str, arguments: Mapping[str, Any], progress: Progress | None = None, /
         ) -> dict[str, Any]:
-            return client.terminals(operation, arguments, progress)
+            return client.run(group, operation, arguments, progress)
 
         return trio.run(command, remotely)
-    return trio.run(partial(_directly, config, command))
+
+    async def directly() -> T:
+        async with _store_of(config) as (store, settings):
+            operations = await made(store, settings)
+            return await command(operations.run)
+
+    return trio.run(directly)
 
 
-async def _directly(config: Path, command: Callable[[Run], Awaitable[T]]) -> T:
+async def _terminals(store: Store, settings: Settings) -> Operations:
+    registry = await Registry.load(
+        store,
+        ranges=settings.registry.ranges,
+        default_profile=settings.registry.default_profile,
+        profiles=[profile.name for profile in settings.profiles],
+        clock=SystemClock(),
+        emit=_unheard,
+    )
+    return TerminalOperations(registry)
+
+
+@asynccontextmanager
+async def _store_of(config: Path) -> AsyncIterator[tuple[Store, Settings]]:
     configuration = loader.load(config)
     settings = configuration.settings
     from gateway.store.sqlite import SqliteStore  # not needed where a daemon is asked
@@ -57,15 +108,7 @@ async def _directly(config: Path, command: Callable[[Run], Awaitable[T]]) -> T:
         emit=_unheard,
     )
     try:
-        registry = await Registry.load(
-            store,
-            ranges=settings.registry.ranges,
-            default_profile=settings.registry.default_profile,
-            profiles=[profile.name for profile in settings.profiles],
-            clock=SystemClock(),
-            emit=_unheard,
-        )
-        return await command(TerminalOperations(registry).run)
+        yield store, settings
     finally:
         await store.aclose()
 

@@ -134,6 +134,12 @@ class Reads:
         )
         return [rows.reversal(row) for row in found]
 
+    async def owed_reversal(self, transaction_id: int) -> OwedReversal | None:
+        found = await self._read(
+            queries.SELECT_REVERSALS + "WHERE transaction_id = ?", transaction_id
+        )
+        return rows.reversal(found[0]) if found else None
+
     async def stan_blocks(self, upstream: str) -> Sequence[StanBlock]:
         return rows.stan_blocks(
             await self._read(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import fields
 from typing import Any, Final, Protocol, TypeVar
 
 import apsw
+import orjson
 
 from gateway.store import queries, rows
 from gateway.store.store import Criteria, State, Transaction
@@ -32,6 +34,7 @@ _CONDITIONS: Final[dict[str, str]] = {
     "upstream": "t.upstream = ?",
     "before_id": "t.transaction_id < ?",
 }
+_DEFAULTS: Final = {field.name: field.default for field in fields(Criteria)}
 _NEXT: Final = """
 SELECT transaction_id, created_ms FROM transactions WHERE transaction_id >= ?
 ORDER BY transaction_id LIMIT 1
@@ -53,9 +56,13 @@ class _Where:
     def __init__(self, criteria: Criteria) -> None:
         self.texts: list[str] = []
         self.values: list[Any] = []
+        for name, token in _tokens(criteria):
+            # Before the JSON is parsed: it leaves few rows to do that for.
+            if getattr(criteria, name) != _DEFAULTS[name]:
+                self.add("instr(t.facts, ?)", token)
         for name, text in _CONDITIONS.items():
             value = getattr(criteria, name)
-            if value != Criteria.__dataclass_fields__[name].default:
+            if value != _DEFAULTS[name]:
                 self.add(text, value)
         if criteria.state is State.INTENDED:
             self.add("t.transaction_id IN (SELECT transaction_id FROM open_intents)")
@@ -135,6 +142,14 @@ async def _through_all(criteria: Criteria, limit: int, ask: Ask) -> list[rows.Ro
         where.add("t.transaction_id BETWEEN ? AND ?", end, last)
         found += await ask(where.find(limit - len(found)))
     return found
+
+
+def _tokens(criteria: Criteria) -> Iterator[tuple[str, str]]:
+    """What the JSON text of a transaction's facts must hold for each criterion."""
+    yield "terminal_id", orjson.dumps(criteria.terminal_id).decode()
+    yield "stan", orjson.dumps(criteria.stan).decode()
+    yield "amount_minor", f",{criteria.amount_minor},"
+    yield "last_four", f'{criteria.last_four}"'
 
 
 def _ids_of(reader: apsw.Connection, from_ms: int, until_ms: int) -> tuple[int, int]:

@@ -466,6 +466,10 @@ class Store(Protocol):
         """Reversals handed to an operator, the oldest first."""
         ...
 
+    async def owed_reversal(self, transaction_id: int) -> OwedReversal | None:
+        """What is owed for a transaction, or was given up."""
+        ...
+
     async def stan_blocks(self, upstream: str) -> Sequence[StanBlock]:
         """Every run of STANs ever reserved for an upstream, each with its latest moment."""
         ...

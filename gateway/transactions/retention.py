@@ -13,6 +13,7 @@ import trio
 
 from gateway.clock import Clock, utc
 from gateway.errors import OperatorError, StoreError
+from gateway.settings.loader import Configuration
 from gateway.settings.schema import Retention as RetentionSettings
 from gateway.store.store import Forget, Leftover, State, Store, Transaction, Trim
 from gateway.telemetry.events import Emit, Event
@@ -228,6 +229,14 @@ class Retention:
     def _days_ago(self, days: int) -> int:
         """The start of that day in UTC."""
         return (self._clock.wall_ms() // _DAY_MS - days) * _DAY_MS
+
+
+def archive_folder(configuration: Configuration) -> Path:
+    """Where a configuration has archived transactions put: beside the store, unless it says so."""
+    settings = configuration.settings
+    if settings.retention.archive_folder is not None:
+        return configuration.resolve(settings.retention.archive_folder)
+    return configuration.resolve(settings.store.path).parent / "archive"
 
 
 def _day_of(transaction: Transaction) -> str:

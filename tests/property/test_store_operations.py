@@ -177,6 +177,7 @@ async def _compare(model: FakeStore, store: SqliteStore) -> None:
     for number in range(1, (await store.last_transaction_id()) + 1):
         assert await store.transaction(number) == await model.transaction(number)
         assert await store.follow_ups(number) == await model.follow_ups(number)
+        assert await store.owed_reversal(number) == await model.owed_reversal(number)
     for ask in QUESTIONS:
         assert await ask(store) == await ask(model)
     assert {key: list(await store.stan_blocks(key)) for key in ("one", "two")} == {

@@ -13,8 +13,11 @@ import trio
 from gateway.admin.api import AdminApi, Status
 from gateway.admin.operations import TerminalOperations
 from gateway.admin.server import serve_admin
+from gateway.admin.transactions import ReversalOperations, TransactionOperations
 from gateway.clock import SystemClock
+from gateway.errors import OperatorError
 from gateway.settings.schema import DeviceRange
+from gateway.store.store import EndReversal, OweReversal, State
 from gateway.telemetry.events import Event
 from gateway.terminals.registry import Registry
 from tests.support.fake_store import FakeStore
@@ -70,6 +73,22 @@ class AdminThread:
         self.store = FakeStore()
         self.events: list[tuple[Event, dict[str, object]]] = []
 
+    async def retry(self, transaction_id: int) -> None:
+        """As `Reversals.retry`, as far as commands see it."""
+        await self._given_up(transaction_id)
+        await self.store.commit(OweReversal(transaction_id, "north", "68", 1))
+
+    async def resolve(self, transaction_id: int, reason: str) -> None:
+        """As `Reversals.resolve`, as far as commands see it."""
+        await self._given_up(transaction_id)
+        await self.store.commit(EndReversal(transaction_id, State.CLOSED))
+        self.emit(Event.REVERSAL_DONE, transaction=transaction_id, resolved=reason)
+
+    async def _given_up(self, transaction_id: int) -> None:
+        transaction = await self.store.transaction(transaction_id)
+        if transaction is None or transaction.state is not State.GIVEN_UP:
+            raise OperatorError(f"transaction {transaction_id} was not given up")
+
     def emit(self, event: Event, /, **fields: object) -> None:
         self.events.append((event, fields))
 
@@ -82,7 +101,14 @@ class AdminThread:
             clock=SystemClock(),
             emit=self.emit,
         )
-        api = AdminApi(lambda: self.status, TerminalOperations(registry), self.emit)
+        clock = SystemClock()
+        api = AdminApi(
+            status=lambda: self.status,
+            terminals=TerminalOperations(registry),
+            transactions=TransactionOperations(store=self.store, clock=clock, grace_s=60),
+            reversals=ReversalOperations(store=self.store, reversals=self, clock=clock),
+            emit=self.emit,
+        )
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(serve_admin, api, path))
             started.set()

@@ -210,6 +210,10 @@ class FakeStore:
         await self._read()
         return [r for r in self._reversals_in_order() if r.given_up][:limit]
 
+    async def owed_reversal(self, transaction_id: int) -> OwedReversal | None:
+        await self._read()
+        return self.reversals.get(transaction_id)
+
     async def stan_blocks(self, upstream: str) -> Sequence[StanBlock]:
         await self._read()
         return [block for block in self.blocks.values() if block.upstream == upstream]

@@ -17,8 +17,9 @@ import trio
 from gateway.admin import server
 from gateway.admin.api import AdminApi, BadArguments, Status
 from gateway.admin.client import AdminClient, DaemonNotRunning
-from gateway.admin.operations import TerminalOperations
+from gateway.admin.operations import Operations, TerminalOperations
 from gateway.admin.server import serve_admin
+from gateway.admin.transactions import ReversalOperations, TransactionOperations
 from gateway.clock import SystemClock
 from gateway.errors import NoSuchThing, OperatorError
 from gateway.settings.schema import DeviceRange
@@ -72,7 +73,10 @@ class Served:
         self.events = events
 
     async def terminals(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        return await trio.to_thread.run_sync(self.client.terminals, operation, arguments)
+        return await self.run("terminals", operation, **arguments)
+
+    async def run(self, group: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        return await trio.to_thread.run_sync(self.client.run, group, operation, arguments)
 
 
 @asynccontextmanager
@@ -88,12 +92,26 @@ async def served(path: Path, **api: Any) -> AsyncIterator[Served]:
     parts: dict[str, Any] = {
         "status": a_status,
         "terminals": TerminalOperations(registry),
+        "transactions": TransactionOperations(store=store, clock=SystemClock(), grace_s=60),
+        "reversals": ReversalOperations(store=store, reversals=None, clock=SystemClock()),
         "emit": events,
     }
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(serve_admin, AdminApi(**{**parts, **api}), path))
         yield Served(AdminClient(path, config=CONFIG, timeout_s=5), store, events)
         nursery.cancel_scope.cancel()
+
+
+def an_api(events: Events) -> AdminApi:
+    """One with which nothing is done."""
+    nothing = Operations({})
+    return AdminApi(
+        status=a_status,
+        terminals=nothing,
+        transactions=nothing,
+        reversals=nothing,
+        emit=events,
+    )
 
 
 def raw(path: Path, request: bytes) -> bytes:
@@ -173,7 +191,8 @@ async def test_an_import_tells_how_far_it_is(folder: Path) -> None:
         rows = "".join(f"T{n},M1\n" for n in range(2_000))
         steps: list[tuple[int, int]] = []
         outcome = await trio.to_thread.run_sync(
-            daemon.client.terminals,
+            daemon.client.run,
+            "terminals",
             "import",
             {"csv": f"terminal_id,merchant_id\n{rows}"},
             lambda done, total: steps.append((done, total)),
@@ -221,6 +240,10 @@ async def test_refusals_arrive_as_what_they_are(folder: Path) -> None:
         (post("/v1/terminals/show", b"\xff"), 400, b"no JSON"),
         (post("/v1/terminals/show", b'{"terminal_id": 1}'), 400, b"terminal_id"),
         (post("/v1/terminals/show", b'{"terminal_id": "T1"}'), 404, b"no device T1"),
+        (post("/v1/transactions/show", b'{"transaction_id": 1}'), 404, b"no transaction 1"),
+        (post("/v1/transactions/list", b'{"last_four": "12"}'), 400, b"last_four"),
+        (post("/v1/reversals/retry", b'{"transaction_id": 1}'), 409, b"running gateway"),
+        (post("/v1/dances/list", b""), 404, b"Not Found"),
         (post("/nowhere", b""), 404, b'{"error":"Not Found"}'),
         (post("/v1/status", b""), 405, b'{"error":'),
         (b"GET /v1/terminals/show HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 405, b"error"),
@@ -278,20 +301,20 @@ class TestSocketFile:
         path = folder / "admin"
         async with served(path) as daemon:
             with pytest.raises(OperatorError, match="running already"):
-                await serve_admin(AdminApi(a_status, object(), daemon.events), path)  # type: ignore[arg-type]
+                await serve_admin(an_api(daemon.events), path)
             assert await trio.to_thread.run_sync(daemon.client.status) == a_status()
 
     async def test_another_file_is_left_alone(self, folder: Path) -> None:
         path = folder / "admin"
         path.write_text("precious")
         with pytest.raises(OperatorError, match="is no socket"):
-            await serve_admin(AdminApi(a_status, object(), Events()), path)  # type: ignore[arg-type]
+            await serve_admin(an_api(Events()), path)
         assert path.read_text() == "precious"
 
     async def test_a_path_too_long_for_a_socket(self, folder: Path) -> None:
         with pytest.raises(OperatorError, match="107 bytes"):
             await serve_admin(
-                AdminApi(a_status, object(), Events()),  # type: ignore[arg-type]
+                an_api(Events()),
                 folder / ("x" * 108),
             )
 
@@ -320,7 +343,7 @@ class TestClient:
         monkeypatch.setattr("gateway.admin.client.BODY_BYTES_MAX", 1 << 20)
         client = AdminClient(folder / "admin", config=CONFIG)
         with pytest.raises(OperatorError, match="more than 1 MiB at once: split"):
-            client.terminals("import", {"csv": "x" * (1 << 20)})
+            client.run("terminals", "import", {"csv": "x" * (1 << 20)})
 
     def test_a_daemon_that_hangs(self, folder: Path) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as mute:

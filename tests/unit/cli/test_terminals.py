@@ -14,46 +14,9 @@ from typer.testing import CliRunner, Result
 from gateway.cli import reach
 from gateway.cli.main import build_app
 from tests.support.admin_thread import admin_thread
+from tests.support.small_config import CONFIG
 
 SHA = "ab" * 32
-CONFIG = """
-[node]
-admin_socket = "admin"
-
-[store]
-path = "var/gateway.db"
-
-[keys]
-keyring = "keyring.json"
-
-[registry]
-default_profile = "standard"
-ranges = [{ terminals = "R0000001-R0000003", profile = "standard" }]
-
-[[profiles]]
-name = "standard"
-kinds = ["purchase"]
-
-[[listeners]]
-name = "plain"
-listen = "127.0.0.1:9000"
-security = "plain"
-dialect = "iso87_ascii"
-
-[[upstreams]]
-name = "north"
-addresses = ["127.0.0.1:9101"]
-dialect = "iso87_ascii"
-plain = true
-
-[[groups]]
-name = "all"
-members = [{ upstream = "north" }]
-
-[[routes]]
-name = "everything"
-group = "all"
-"""
 
 
 class Gateway:
