@@ -36,7 +36,7 @@ chaos: $(VENV)/.runtime ## Kill, stop and cut off everybody for a minute, then c
 	@$(BIN)/python -m loadtest chaos --seconds $(SECONDS) --terminals 200 $(if $(SEED),--seed $(SEED)) --json
 
 chaos-faults: $(VENV)/.dev ## See that chaos finds a gateway out whose promises are broken on purpose.
-	@GATEWAY_CHAOS_FAULTS=1 $(BIN)/pytest -q tests/e2e/test_chaos.py -k fault
+	@GATEWAY_CHAOS_FAULTS=1 $(BIN)/pytest -q tests/e2e/test_chaos.py -k found_out
 
 chaos-long: $(VENV)/.runtime ## The same for six minutes: more than 200 SIGKILLs.
 	@$(BIN)/python -m loadtest chaos --seconds 360 --terminals 200 $(if $(SEED),--seed $(SEED)) --json

@@ -67,6 +67,10 @@ def test_whatever_dies_all_ledgers_agree() -> None:
     assert found["converged_s"] < 60
 
 
+@pytest.mark.skipif(
+    "GATEWAY_CHAOS_FAULTS" not in os.environ,
+    reason="how soon chaos finds a fault depends on the machine: run `make chaos-faults`",
+)
 def test_an_acquirer_that_ignores_reversals_is_found_out() -> None:
     options = ("--seconds", "10", "--terminals", "30", "--rate", "2", "--seed", "2")
     status, found, told = chaos(
