@@ -30,7 +30,7 @@ from gateway.telemetry.log import EventLog
 from gateway.telemetry.sink import LineSink
 from gateway.terminals.connection import Service
 from gateway.terminals.dispatch import Dispatcher
-from gateway.transactions.retention import Retention
+from gateway.transactions.retention import Retention, archive_folder
 from gateway.wire.codec import Codec
 
 # The writer's thread must not wait long for the interpreter while the loop is busy.
@@ -180,12 +180,10 @@ async def _serve(
 
 def _retention(node: Node) -> Retention:
     settings = node.configuration.settings
-    resolve = node.configuration.resolve
-    folder = settings.retention.archive_folder
     return Retention(
         store=node.store,
         settings=settings.retention,
-        folder=resolve(folder) if folder else resolve(settings.store.path).parent / "archive",
+        folder=archive_folder(node.configuration),
         grace_s=settings.repeats.undelivered_grace_s,
         clock=node.clock,
         emit=node.log.emit,

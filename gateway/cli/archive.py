@@ -35,6 +35,8 @@ from gateway.settings.loader import load
 from gateway.transactions.archive import Archive, Manifest
 from gateway.transactions.retention import archive_folder
 
+_DAY_MS = 86_400_000
+
 app = typer.Typer(
     name="archive",
     help="Transactions that left the store: masked, in compressed JSON-lines files, one a day.",
@@ -106,7 +108,9 @@ def find(
         )
 
     found: list[dict[str, Any]] = []
-    for line in _lines(Archive(_folder(config)), earliest[:10], latest[:10]):
+    # Around midnight a few transactions are in the file of the next day.
+    last_day = iso_time(until + _DAY_MS)[:10] if until else latest
+    for line in _lines(Archive(_folder(config)), earliest[:10], last_day):
         if fits(line):
             found.append(line)
             if len(found) == limit:
@@ -117,8 +121,7 @@ def find(
 def _lines(archive: Archive, first_day: str, last_day: str) -> Iterator[dict[str, Any]]:
     """All lines of the files that can hold transactions of those days."""
     for manifest in archive.manifests():
-        # Around midnight a few are in the file of the next day.
-        if manifest.day >= first_day and manifest.day[:8] <= last_day:
+        if first_day <= manifest.day <= last_day:
             try:
                 yield from archive.lines(manifest)
             except (OSError, EOFError, ValueError) as error:

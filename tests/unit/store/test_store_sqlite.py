@@ -3,17 +3,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from gateway.errors import StoreError
-from gateway.store import queries
+from gateway.store import queries, search
 from gateway.store.sqlite import SqliteStore
 from gateway.store.store import (
+    Criteria,
     DeviceState,
     EndReversal,
+    Forget,
     MarkDelivered,
+    MarkManyDelivered,
     NoteAttempt,
     Operation,
     OwedReversal,
@@ -28,6 +32,7 @@ from gateway.store.store import (
     TouchDevice,
     Transaction,
 )
+from gateway.wire.message import Kind
 from tests.support.stores import a_device, a_transaction, opened, settled
 
 
@@ -375,3 +380,147 @@ async def test_the_ledger_is_for_people(store: SqliteStore) -> None:
         ("T0000001", "000001", "purchase", 1_001, "intended", None),
         ("T0000002", "000002", "purchase", 1_002, "answered", "00"),
     ]
+
+
+# --- what operators and housekeeping look for ---------------------------------------------------
+
+
+async def paid(store: Store, number: int, **changes: Any) -> None:
+    """An approved and delivered transaction of the batch that batch totals are asked for."""
+    await store.intend(
+        a_transaction(
+            number, **{"terminal_id": "T1", "batch": 3, "created_ms": number * 1_000, **changes}
+        )
+    )
+    await store.commit(settled(number), MarkDelivered(number, 1))
+
+
+async def totals(store: Store) -> tuple[int, int, int, int]:
+    found = await store.batch_totals("T1", 3)
+    return found.debits, found.debits_minor, found.credits, found.credits_minor
+
+
+async def test_batch_totals_are_what_the_terminal_holds_as_approved(store: SqliteStore) -> None:
+    assert await totals(store) == (0, 0, 0, 0)
+    await paid(store, 1, amount_minor=100)
+    await paid(store, 2, amount_minor=20, kind=Kind.COMPLETION)
+    await paid(store, 3, amount_minor=5, kind=Kind.REFUND)
+    assert await totals(store) == (2, 120, 1, 5)
+    # Not of it: other terminals and batches, what moves no money, what was declined or is open.
+    await paid(store, 4, terminal_id="T2")
+    await paid(store, 5, batch=4)
+    await paid(store, 6, kind=Kind.PREAUTHORISATION)
+    await paid(store, 7, kind=Kind.BALANCE)
+    await store.intend(a_transaction(8, terminal_id="T1", batch=3))
+    await store.intend(a_transaction(9, terminal_id="T1", batch=3))
+    await store.commit(Settle(9, State.ANSWERED, "05", "", b"", 1, wipe_image=True))
+    assert await totals(store) == (2, 120, 1, 5)
+
+
+async def test_batch_totals_leave_out_what_was_taken_back(store: SqliteStore) -> None:
+    for number in (1, 2, 3, 4):
+        await paid(store, number, amount_minor=100)
+    await paid(store, 5, amount_minor=100, kind=Kind.VOID, original_id=1)
+    assert await totals(store) == (3, 300, 0, 0)
+    await store.commit(OweReversal(5, "one", "98", 1))  # the void itself is taken back
+    assert await totals(store) == (4, 400, 0, 0)
+    await store.commit(OweReversal(2, "one", "98", 1))
+    assert await totals(store) == (3, 300, 0, 0)
+    # Of a part: what is left counts, also once the reversal is done.
+    await store.commit(OweReversal(3, "one", "98", 1, amount_minor=40))
+    assert await totals(store) == (3, 240, 0, 0)
+    await store.commit(EndReversal(3, State.REVERSED))
+    assert await totals(store) == (3, 240, 0, 0)
+
+
+async def test_an_advice_counts_as_what_the_terminal_was_told(store: SqliteStore) -> None:
+    await store.intend(
+        a_transaction(1, terminal_id="T1", batch=3, kind=Kind.OFFLINE, amount_minor=70)
+    )
+    await store.commit(OweReversal(1, "one", "68", 1, "00", b"yes", State.ADVICE_OWED, advice=True))
+    assert await totals(store) == (1, 70, 0, 0)
+    assert (await store.owed_reversals())[0].advice
+    await store.commit(EndReversal(1, State.GIVEN_UP))
+    assert await totals(store) == (1, 70, 0, 0)
+    await store.commit(EndReversal(1, State.ADVISED))
+    assert await totals(store) == (1, 70, 0, 0)
+    assert await store.owed_reversal(1) is None
+
+
+async def test_many_are_marked_at_once(store: SqliteStore) -> None:
+    await intended(store, 1, 2, 3)
+    await store.commit(settled(1), settled(2))
+    await store.commit(MarkManyDelivered(((1, 7), (2, 8), (3, 9), (77, 9))))
+    assert [(await the(store, n)).delivered_ms for n in (1, 2, 3)] == [7, 8, 0]
+    assert (await the(store, 2)).state is State.DELIVERED
+
+
+async def test_a_long_time_is_looked_through_in_steps(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "_STEP", 7)
+    monkeypatch.setattr(search, "_SLACK", 2)
+    for number in range(1, 101):
+        made_ms = number * 1_000
+        await store.intend(a_transaction(number, created_ms=made_ms, amount_minor=number % 10))
+        await store.commit(replace(settled(number), answered_ms=made_ms + 50))
+    await store.commit(Forget(tuple(range(20, 50))))
+
+    async def numbers(limit: int, **wanted: Any) -> list[int]:
+        return [one.transaction_id for one in await store.select(Criteria(**wanted), limit)]
+
+    assert await numbers(100, amount_minor=3) == [93, 83, 73, 63, 53, 13, 3]
+    assert await numbers(3, amount_minor=3) == [93, 83, 73]
+    assert await numbers(9, amount_minor=3, before_id=73) == [63, 53, 13, 3]
+    assert await numbers(9, amount_minor=3, from_ms=13_000, until_ms=83_000) == [73, 63, 53, 13]
+    found = await store.undelivered(since_ms=20_000, until_ms=60_000, limit=50)
+    assert [one.transaction_id for one in found] == [*range(50, 60)]
+    assert len(await store.undelivered(since_ms=0, until_ms=10**9, limit=5)) == 5
+
+
+async def test_a_follow_up_that_is_a_repeat_follows_nothing(store: SqliteStore) -> None:
+    await intended(store, 1)
+    await store.intend(a_transaction(2, original_id=1))
+    repeat = a_transaction(3, original_id=1, repeat_key=a_transaction(2).repeat_key)
+    assert (await store.intend(repeat)) == await the(store, 2)
+    assert [one.transaction_id for one in await store.follow_ups(1)] == [2]
+
+
+async def test_the_highest_id_is_never_forgotten(store: SqliteStore) -> None:
+    await intended(store, 1, 2)
+    await store.commit(settled(1), settled(2), Forget((1, 2)))
+    assert await store.transaction(1) is None
+    assert await store.last_transaction_id() == 2
+
+
+async def test_what_is_open_is_never_forgotten(store: SqliteStore) -> None:
+    await intended(store, *range(1, 7))
+    await store.commit(
+        OweReversal(2, "one", "68", 7),
+        settled(3, state=State.GIVEN_UP),
+        settled(4, state=State.TIMED_OUT),
+        settled(5),
+        Forget((1, 2, 3, 4, 5)),
+    )
+    left = await store.oldest(after_id=0, until_ms=2**60, limit=10)
+    assert [one.transaction_id for one in left] == [1, 2, 3, 4, 6]
+
+
+LOOKS = {
+    queries.SELECT_TRANSACTIONS + "WHERE o.rrn = ? AND o.rrn <> '' ORDER BY 1 LIMIT 1": ("r",),
+    queries.BY_RRN: ("r", 5),
+    queries.FOLLOW_UPS: (5,),
+    queries.BATCH_TOTALS: (1, 2, "T1", 3),
+    queries.UNDELIVERED: (1, 2, 3, 4, 5),
+    queries.OLDEST: (1, 2, 3),
+    queries.SELECT_TRANSACTIONS + "WHERE o.state = 'given_up' ORDER BY 1 DESC LIMIT 5": (),
+    queries.SELECT_TRANSACTIONS + "WHERE t.terminal_day = ? ORDER BY 1 DESC LIMIT 5": (5,),
+    "DELETE FROM transactions WHERE transaction_id IN (SELECT value FROM json_each(?))": ("[1]",),
+}
+
+
+@pytest.mark.parametrize("query", LOOKS)
+async def test_no_operators_look_up_reads_all_transactions(store: SqliteStore, query: str) -> None:
+    plan = await store._read("EXPLAIN QUERY PLAN " + query, *LOOKS[query])
+    steps = [str(row[3]) for row in plan]
+    assert not [step for step in steps if step.startswith(("SCAN t", "SCAN o", "SCAN f"))], steps
