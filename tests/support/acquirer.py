@@ -17,6 +17,7 @@ CODEC = Codec(shipped_dialects()["iso87_ascii"])
 SPEC = FramingSpec()
 
 Script = Callable[[Message], Message | None]
+MemoryStream = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
 
 
 def approve(request: Message) -> Message:
@@ -42,9 +43,9 @@ class FakeAcquirer:
         self.script = script
         self.received: list[Message] = []
         self.refuse = False
-        self._streams: list[trio.abc.Stream] = []
-        self._waiting: list[tuple[str, trio.abc.Stream]] = []
-        self._connected, self._connections = trio.open_memory_channel[trio.abc.Stream](100)
+        self.outlives = False  # run by the test itself, so that it outlives the node
+        self._streams: list[MemoryStream] = []
+        self._connected, self._connections = trio.open_memory_channel[MemoryStream](100)
 
     def connect_with(self, address: str) -> Connect:
         """What an `Upstream` is given in place of sockets."""
@@ -67,9 +68,15 @@ class FakeAcquirer:
 
     async def hang_up(self) -> None:
         """Close every connection."""
+        self.hang_up_now()
+        await trio.lowlevel.checkpoint()
+
+    def hang_up_now(self) -> None:
+        """Close every connection; what was not read of it is lost."""
         streams, self._streams = self._streams, []
         for stream in streams:
-            await trio.aclose_forcefully(stream)
+            stream.send_stream.close()
+            stream.receive_stream.close()
 
     async def send(self, *messages: Message) -> None:
         """Send something nobody may have asked for, on the newest connection."""

@@ -317,7 +317,8 @@ class Rig:
         await self.originals.restore(now_ms)
         await self.batches.restore()
         for acquirer in self.acquirers.values():
-            nursery.start_soon(acquirer.run)
+            if not acquirer.outlives:
+                nursery.start_soon(acquirer.run)
         await nursery.start(self.pool.run)
         await nursery.start(self.records.run)
         await nursery.start(self.reversals.run)
