@@ -11,7 +11,7 @@ import trio
 from gateway.clock import Clock
 from gateway.errors import KeyUnavailable, StoreError
 from gateway.keys.security_module import SecurityModule
-from gateway.store.store import Operation, Settle, State, Store, Transaction
+from gateway.store.store import Operation, OweReversal, Settle, State, Store, Transaction
 from gateway.transactions import duplicates, images, replies
 from gateway.transactions.request import Request
 from gateway.wire.message import APPROVAL_CODE, CURRENCY, FOLLOWING_KINDS, Message, mask_pan
@@ -166,6 +166,16 @@ class Records:
             self._unwritten.append(operation)
             self._unwritten_wanted.set()
 
+    async def catch_up(self, transaction_id: int) -> None:
+        """Write what waits to be written about a transaction; raises StoreError.
+
+        Whoever is about to change it does so first: written after that it would undo the change.
+        """
+        for operation in [one for one in self._unwritten if _about(one) == transaction_id]:
+            await self.store.commit(operation)
+            with contextlib.suppress(ValueError):  # written meanwhile
+                self._unwritten.remove(operation)
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write what could not be written, until cancelled."""
         task_status.started()
@@ -173,11 +183,18 @@ class Records:
             await self._unwritten_wanted.wait()
             self._unwritten_wanted = trio.Event()
             while self._unwritten:
+                operation = self._unwritten[0]
                 try:
-                    await self.store.commit(self._unwritten[0])
+                    await self.store.commit(operation)
                 except StoreError:
                     # The next one's turn: should the store never take this one, it alone waits.
                     self._unwritten.rotate(-1)
                     await trio.sleep(_RETRY_S)
                 else:
-                    self._unwritten.popleft()
+                    with contextlib.suppress(ValueError):
+                        self._unwritten.remove(operation)
+
+
+def _about(operation: Operation) -> int:
+    """The transaction that an outcome or a debt is about; 0 for anything else."""
+    return operation.transaction_id if isinstance(operation, Settle | OweReversal) else 0

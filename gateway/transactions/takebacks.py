@@ -59,6 +59,7 @@ class TakeBacks:
             if not self._delivery.claim(original.transaction_id):
                 await self._delivery.gone_back()
             try:
+                await self._records.catch_up(original.transaction_id)
                 # As it is by now: what undid it meanwhile has it done already.
                 return await self._undo(request, await self._originals.fresh(original))
             except StoreError:

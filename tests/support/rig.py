@@ -215,6 +215,7 @@ class Rig:
         clock: VirtualClock | None = None,
         acquirers: dict[str, FakeAcquirer] | None = None,
         settings: dict[str, Any] | None = None,
+        under_way_max: int = 5,
     ) -> None:
         self.store = store
         self.security = PlainSecurity()
@@ -277,7 +278,7 @@ class Rig:
             clock=self.clock,
             emit=self.emit,
             measures=self.measures,
-            under_way_max=5,
+            under_way_max=under_way_max,
         )
 
     def emit(self, event: Event, /, **fields: object) -> None:
@@ -372,13 +373,18 @@ async def rig(
     clock: VirtualClock | None = None,
     acquirers: dict[str, FakeAcquirer] | None = None,
     settings: dict[str, Any] | None = None,
+    under_way_max: int = 5,
 ) -> AsyncIterator[Rig]:
     """A started rig; leaving it kills the node: nothing is flushed or finished.
 
     The same store, clock and acquirers given to another one make that the node's next life.
     """
     made = Rig(
-        FakeStore() if store is None else store, clock=clock, acquirers=acquirers, settings=settings
+        FakeStore() if store is None else store,
+        clock=clock,
+        acquirers=acquirers,
+        settings=settings,
+        under_way_max=under_way_max,
     )
     async with trio.open_nursery() as nursery:
         await made.start(nursery)

@@ -195,3 +195,26 @@ async def test_reversals_wait_for_the_store_and_take_no_stan_for_each_try(
         stans = {message.stan for message in made.acquirers["a"].received if message.mti[1] == "4"}
         assert len(stans) == 1
         assert made.pool["a"].stans._held == {}
+
+
+@pytest.mark.parametrize("code", ["00", "51"])
+async def test_a_reversal_that_comes_before_an_outcome_could_be_written_is_not_undone_by_it(
+    code: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The store is back, and what it failed to take has not been tried again yet."""
+    async with rig() as made:
+        made.acquirers["a"].script = silent
+        sale = purchase(1, {4: "000000000051"} if code == "51" else {})
+        assert await under_way_while_it_fails(made, "full", sale) == [
+            "91" if code == "00" else "51"
+        ]
+        made.acquirers["a"].script = approve
+        await trio.sleep(0.7)
+        heal(made.store)
+        assert made.records.unwritten == 1
+        assert await made.code(reversal_of(sale)) == "00"
+        await trio.sleep(5)
+        assert made.only() is (State.REVERSED if code == "00" else State.ANSWERED)
+        assert made.store.reversals == {}
+        assert made.reversals.open == 0
+        assert made.records.unwritten == 0
