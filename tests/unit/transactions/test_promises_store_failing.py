@@ -197,22 +197,41 @@ async def test_reversals_wait_for_the_store_and_take_no_stan_for_each_try(
         assert made.pool["a"].stans._held == {}
 
 
+class Stubborn(FakeStore):
+    """Will not take the outcome of what was under way, and all else."""
+
+    stubborn = False
+
+    async def commit(self, *operations):  # type: ignore[no-untyped-def]
+        outcome = isinstance(operations[0], Settle) or (
+            isinstance(operations[0], OweReversal) and operations[0].reason == "68"
+        )
+        if self.stubborn and outcome:
+            raise StoreError("not now")
+        await super().commit(*operations)
+
+
 @pytest.mark.parametrize("code", ["00", "51"])
 async def test_a_reversal_that_comes_before_an_outcome_could_be_written_is_not_undone_by_it(
     code: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """The store is back, and what it failed to take has not been tried again yet."""
-    async with rig() as made:
-        made.acquirers["a"].script = silent
-        sale = purchase(1, {4: "000000000051"} if code == "51" else {})
-        assert await under_way_while_it_fails(made, "full", sale) == [
-            "91" if code == "00" else "51"
-        ]
-        made.acquirers["a"].script = approve
-        await trio.sleep(0.7)
-        heal(made.store)
+    store = Stubborn()
+    async with rig(store) as made:
+
+        def answer(request: Message) -> Message:
+            store.stubborn = True
+            return with_code(code)(request)
+
+        made.acquirers["a"].script = answer
+        assert await made.code(purchase()) == ("91" if code == "00" else "51")
         assert made.records.unwritten == 1
-        assert await made.code(reversal_of(sale)) == "00"
+        made.acquirers["a"].script = approve
+        reversal = reversal_of(purchase(), {39: "06"})
+        for _ in range(3):
+            assert await made.code(reversal) == "96"
+            await trio.sleep(1)
+        store.stubborn = False
+        assert await made.code(reversal) == "00"
         await trio.sleep(5)
         assert made.only() is (State.REVERSED if code == "00" else State.ANSWERED)
         assert made.store.reversals == {}
