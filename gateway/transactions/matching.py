@@ -36,6 +36,11 @@ class Description:
         self._transmitted = transmitted_by_original(message)
         self._local_time = message.get(LOCAL_TIME)
 
+    @property
+    def names_second(self) -> bool:
+        """Whether it says at which second its original was sent; then only that one fits surely."""
+        return bool(self._transmitted)
+
     def fit(self, found: Transaction) -> Fit:
         """Hold it against a transaction with the STAN it names. Raises KeyUnavailable."""
         if self._amount_minor is not None and self._amount_minor != found.amount_minor:

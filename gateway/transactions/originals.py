@@ -167,7 +167,7 @@ class Originals:
                         fit = description.fit(found)
                         if fit > best_fit:
                             best, best_fit = found, fit
-                if best_fit is Fit.SURELY:
+                if best_fit is Fit.SURELY or (best is not None and not description.names_second):
                     break
             if best is not None:
                 return best

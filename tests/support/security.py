@@ -28,4 +28,4 @@ class PlainSecurity:
         return "1:" + hashlib.sha256(pan.encode()).hexdigest()[:32]
 
     def content_hash(self, data: bytes) -> str:
-        return hashlib.sha256(data).hexdigest()[:32]
+        return "1:" + hashlib.sha256(data).hexdigest()[:32]

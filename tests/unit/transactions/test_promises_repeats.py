@@ -415,3 +415,14 @@ async def test_a_store_that_fails_while_the_route_changes_leaves_no_intent_witho
         made.store.fail_after = None
         await trio.sleep(5)
         assert made.only() is State.NOTHING_SENT
+
+
+async def test_a_repeat_after_the_hashing_key_was_replaced_is_still_one() -> None:
+    store, clock = FakeStore(), VirtualClock(START_MS)
+    async with rig(store, clock=clock) as made:
+        first = await made.ask(purchase())
+    async with rig(store, clock=clock) as made:
+        [known] = store.transactions.values()
+        store.transactions[1] = replace(known, card_token="0:of the old key", content="0:the same")
+        assert (await made.ask(purchase())).message == first.message
+        assert await made.code(purchase(changes={4: "000000002000"})) == "94"
