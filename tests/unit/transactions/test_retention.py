@@ -213,6 +213,11 @@ async def test_a_crash_before_the_deletion_archives_nothing_twice(
     assert [line["transaction_id"] for line in lines(folder)] == list(range(1, 9))
 
 
+def leave_half_a_file(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)  # the clock may have jumped before its thread had made it
+    (folder / f"transactions-{OLD}.jsonl.gz.part").write_bytes(b"of one that was killed")
+
+
 async def test_a_crash_while_a_file_is_written_begins_it_again(
     store: FakeStore, folder: Path, autojump_clock: MockClock
 ) -> None:
@@ -221,8 +226,7 @@ async def test_a_crash_while_a_file_is_written_begins_it_again(
     with trio.move_on_after(0.015):  # the second step of the file
         await made.once()
     assert names(folder) == []
-    folder.mkdir(exist_ok=True)  # the clock may have jumped before its thread had made it
-    (folder / f"transactions-{OLD}.jsonl.gz.part").write_bytes(b"of one that was killed")
+    leave_half_a_file(folder)
     await made.once()
     assert len(lines(folder)) == 8
     assert names(folder, "*.part") == []
