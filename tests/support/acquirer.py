@@ -27,7 +27,7 @@ def approve(request: Message) -> Message:
     )
 
 
-def with_code(code: str) -> Script:
+def with_code(code: str) -> Callable[[Message], Message]:
     """A script that answers with this code."""
     return lambda request: request.changed({39: code}, mti=response_mti(request.mti))
 
