@@ -279,8 +279,8 @@ class Retention(Table):
     archive: bool = True  # false: what is deleted is gone
     archive_folder: Path | None = None  # default: archive, beside the store
     every_s: Seconds = 3_600.0  # how often is looked for what came to its end
-    step_rows: int = Field(default=100, ge=1, le=10_000)  # deleted in one commit
-    pause_ms: int = Field(default=25, ge=0, le=60_000)  # between two of them
+    step_rows: int = Field(default=250, ge=1, le=10_000)  # deleted in one commit
+    pause_ms: int = Field(default=50, ge=0, le=60_000)  # between two of them
 
 
 class Limits(Table):

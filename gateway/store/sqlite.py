@@ -16,7 +16,6 @@ import trio
 
 from gateway.errors import OperatorError, StoreError, StoreOverloaded
 from gateway.store import migrations, rows
-from gateway.store.checkpoints import Checkpointer
 from gateway.store.reads import Reads
 from gateway.store.store import Operation, StoreHealth, Transaction
 from gateway.store.writer import Outcome, Ticket, Writer
@@ -38,7 +37,6 @@ class Connections:
     writer: apsw.Connection
     reader: apsw.Connection
     search_reader: apsw.Connection
-    another: Callable[[], apsw.Connection]  # opens one that may write
 
 
 class SqliteStore(Reads):
@@ -87,7 +85,6 @@ class SqliteStore(Reads):
             checkpoint_pages=_CHECKPOINT_PAGES,
             token=trio.lowlevel.current_trio_token(),
             deliver=self._delivered,
-            checkpointer=Checkpointer(connections.another),
         )
         self._writer.start()
 
@@ -299,12 +296,6 @@ def _connect(path: Path, vfs: str | None) -> Connections:
         connection.set_busy_timeout(_BUSY_MS)
         return connection
 
-    def another() -> apsw.Connection:
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
-        connection.pragma("synchronous", "full")
-        connection.pragma("wal_autocheckpoint", 0)
-        return connection
-
     try:
         writer = connect(apsw.SQLITE_OPEN_READWRITE)
         writer.pragma("journal_mode", "wal")
@@ -313,10 +304,9 @@ def _connect(path: Path, vfs: str | None) -> Connections:
         writer.pragma("cache_size", -_CACHE_KIB)
         writer.pragma("wal_autocheckpoint", 0)  # The writer does it, between two batches.
         migrations.migrate(writer)
-        reader = connect(apsw.SQLITE_OPEN_READONLY)
-        search_reader = connect(apsw.SQLITE_OPEN_READONLY)
+        readers = [connect(apsw.SQLITE_OPEN_READONLY) for _ in range(2)]
     except BaseException:
         for connection in opened:
             connection.close()
         raise
-    return Connections(writer, reader, search_reader, another)
+    return Connections(writer, *readers)

@@ -13,7 +13,6 @@ import trio
 
 from gateway.errors import StoreError
 from gateway.store import queries, rows
-from gateway.store.checkpoints import Checkpointer, Copying
 from gateway.store.store import Transaction
 
 # Rows to one statement. Statements are prepared for these sizes only, so that SQLite keeps all of
@@ -95,10 +94,8 @@ class Writer:
         checkpoint_pages: int,
         token: trio.lowlevel.TrioToken,
         deliver: Callable[[Outcome], None],
-        checkpointer: Checkpointer,
     ) -> None:
         self._connection = connection
-        self._checkpointer = checkpointer
         self._batch_max = batch_max
         self._checkpoint_pages = checkpoint_pages
         self._token = token
@@ -126,7 +123,7 @@ class Writer:
             try:
                 first = waiting.get(timeout=_IDLE_S if self._pages_in_log() else None)
             except queue.Empty:
-                self._look_after_log(at_rest=True)
+                self._empty_log()
                 continue
             batch: list[Ticket] = []
             count = 0
@@ -146,11 +143,8 @@ class Writer:
                 self._tell(self._write(batch, count))
                 if count >= _GATHER_ROWS:
                     time.sleep(_GATHER_S)
-                self._look_after_log(at_rest=False)
-        self._checkpointer.stop()
-        if self._sync_failed:
-            # Closing would copy the log, and nothing more is to be written.
-            self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+                if self._pages_in_log() >= self._checkpoint_pages:
+                    self._empty_log()
         self._connection.close()
 
     def _write(self, batch: list[Ticket], count: int) -> Outcome:
@@ -250,25 +244,10 @@ class Writer:
         """Pages written since the log was last copied into the database in full."""
         return self._connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)[0]
 
-    def _look_after_log(self, *, at_rest: bool) -> None:
-        """Have the log copied where it is long, and copy what is left once that is done."""
-        match self._checkpointer.state:
-            case Copying.OVER:
-                self._empty_log(self._checkpointer)
-            case Copying.UNDER_WAY:
-                return
-            case Copying.NONE if at_rest:
-                self._empty_log()
-            case Copying.NONE if self._pages_in_log() >= self._checkpoint_pages:
-                self._checkpointer.begin()
-
-    def _empty_log(self, checkpointer: Checkpointer | None = None) -> None:
+    def _empty_log(self) -> None:
         """Copy the log into the database; done between two batches, and so in full."""
         try:
-            if checkpointer is not None:
-                checkpointer.finish()
-            if not self._sync_failed:
-                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error as error:
             outcome = Outcome([], rows=0)
             self._fail([], error, outcome)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import gzip
 import hashlib
 import json
@@ -15,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from gateway.clock import utc
+from gateway.clock import iso_time
 from gateway.errors import OperatorError
 from gateway.store.store import Transaction
 
@@ -48,10 +47,10 @@ def line_of(transaction: Transaction) -> dict[str, Any]:
     t = transaction
     return {
         "transaction_id": t.transaction_id,
-        "created": _time(t.created_ms),
+        "created": iso_time(t.created_ms),
         "terminal_id": t.terminal_id.rstrip(),
         "merchant_id": t.merchant_id.rstrip(),
-        "kind": t.kind.value,
+        "kind": str(t.kind),
         "mti": t.mti,
         "stan": t.stan,
         "rrn": t.rrn,
@@ -60,32 +59,17 @@ def line_of(transaction: Transaction) -> dict[str, Any]:
         "card": t.card_masked,
         "upstream": t.upstream,
         "upstream_stan": t.upstream_stan,
-        "state": t.state.value,
+        "state": str(t.state),
         "response_code": t.response_code,
         "approval_code": t.approval_code,
-        "answered": _time(t.answered_ms),
-        "delivered": _time(t.delivered_ms),
+        "answered": iso_time(t.answered_ms) if t.answered_ms else "",
+        "delivered": iso_time(t.delivered_ms) if t.delivered_ms else "",
         "original_id": t.original_id,
         "batch": t.batch,
         "activation": t.activation,
         "config_version": t.config_version,
         "repeat_key": t.repeat_key,
     }
-
-
-def _time(wall_ms: int) -> str:
-    """As `iso_time`, at a fraction of its cost; "" for never."""
-    if not wall_ms:
-        return ""
-    day, ms = divmod(wall_ms, 86_400_000)
-    minutes, ms = divmod(ms, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    return f"{_date(day)}T{hours:02}:{minutes:02}:{ms // 1000:02}.{ms % 1000:03}Z"
-
-
-@functools.lru_cache(maxsize=64)
-def _date(day: int) -> str:
-    return utc(day * 86_400_000).strftime("%Y-%m-%d")
 
 
 class DayFile:

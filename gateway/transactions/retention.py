@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -75,7 +74,6 @@ class Retention:
         self._clock = clock
         self._emit = emit
         self._failed = False
-        self._now_ms = 0  # of the run that is under way
         self._open_batches: dict[str, int] = {}
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -109,7 +107,6 @@ class Retention:
         is broken.
         """
         done = Done()
-        self._now_ms = self._clock.wall_ms()
         self._open_batches = {
             batch.terminal_id: batch.number for batch in await self._store.open_batches()
         }
@@ -117,10 +114,11 @@ class Retention:
         archived = await self._archived()
         after_id = 0
         while first := await self._store.oldest(after_id=after_id, until_ms=until_ms, limit=1):
-            day = first[0].created_ms // _DAY_MS
-            steps = self._of_day(day, after_id, until_ms)
-            after_id, ids = await self._archive_day(day, steps, archived, done)
-            await self._delete(ids, done)
+            day = _day_of(first[0])
+            of_day = partial(self._of_day, day, after_id, until_ms)
+            if archived is not None:
+                await self._archive_day(day, of_day, archived, done)
+            after_id = await self._delete_day(of_day, archived, done)
         for what, days in (
             (Leftover.TOMBSTONES, self._settings.tombstones_days),
             (Leftover.UPLOADS, self._settings.uploads_days),
@@ -138,56 +136,53 @@ class Retention:
         return Archived(await trio.to_thread.run_sync(Archive(self._folder).manifests))
 
     async def _archive_day(
-        self, day: int, steps: Steps, archived: Archived | None, done: Done
-    ) -> tuple[int, array[int]]:
-        """Write what is finished and not archived yet into a file of its own.
-
-        Returns the day's last id, and the ids of all that is finished: 8 bytes each.
-        """
+        self, day: str, of_day: Callable[[], Steps], archived: Archived, done: Done
+    ) -> None:
+        """Write what is finished and not archived yet into a file of its own."""
         file: DayFile | None = None
         last_id = 0
         kept: list[int] = []
-        ids = array("q")
         try:
-            async with aclosing(steps):
+            async with aclosing(of_day()) as steps:
                 async for step in steps:
                     last_id = step[-1].transaction_id
-                    finished = list(filter(self._is_finished, step))
-                    ids.extend(one.transaction_id for one in finished)
-                    done.kept += len(step) - len(finished)
-                    if archived is None:
-                        continue
-                    kept += {one.transaction_id for one in step}.difference(
+                    new = [one for one in step if one.transaction_id not in archived]
+                    finished = [one for one in new if self._is_finished(one)]
+                    kept += {one.transaction_id for one in new}.difference(
                         one.transaction_id for one in finished
                     )
-                    new = [one for one in finished if one.transaction_id not in archived]
-                    if new:
+                    if finished:
                         if file is None:
-                            file = await trio.to_thread.run_sync(
-                                DayFile, self._folder, day_name(day)
-                            )
-                        await trio.to_thread.run_sync(file.write, new)
-                        done.archived += len(new)
+                            file = await trio.to_thread.run_sync(DayFile, self._folder, day)
+                        await trio.to_thread.run_sync(file.write, finished)
+                        done.archived += len(finished)
                         await self._pause()
-            if file is not None and archived is not None:
+            if file is not None:
                 finish = partial(file.finish, last_id=last_id, kept=sorted(kept))
                 archived.add(await trio.to_thread.run_sync(finish))
         except BaseException:
             if file is not None:
                 file.abandon()
             raise
-        return last_id, ids
 
-    async def _delete(self, ids: array[int], done: Done) -> None:
-        """Delete what is in the archive by now."""
-        rows = self._settings.step_rows
-        for first in range(0, len(ids), rows):
-            step = tuple(ids[first : first + rows])
-            await self._store.commit(Forget(step))
-            done.deleted += len(step)
-            await self._pause()
+    async def _delete_day(
+        self, of_day: Callable[[], Steps], archived: Archived | None, done: Done
+    ) -> int:
+        """Delete what is finished and archived; returns the day's last id."""
+        last_id = 0
+        async with aclosing(of_day()) as steps:
+            async for step in steps:
+                last_id = step[-1].transaction_id
+                finished = [one.transaction_id for one in step if self._is_finished(one)]
+                ids = [one for one in finished if archived is None or one in archived]
+                done.kept += len(step) - len(ids)
+                if ids:
+                    await self._store.commit(Forget(tuple(ids)))
+                    done.deleted += len(ids)
+                    await self._pause()
+        return last_id
 
-    async def _of_day(self, day: int, after_id: int, until_ms: int) -> Steps:
+    async def _of_day(self, day: str, after_id: int, until_ms: int) -> Steps:
         """The transactions from an id on up to the end of a day, in steps, none of them empty.
 
         Ids are given in order of time, save for those under way at one moment: around midnight a
@@ -197,7 +192,7 @@ class Retention:
             found = await self._store.oldest(
                 after_id=after_id, until_ms=until_ms, limit=self._settings.step_rows
             )
-            step = list(takewhile(lambda one: one.created_ms // _DAY_MS <= day, found))
+            step = list(takewhile(lambda one: _day_of(one) <= day, found))
             if step:
                 yield step
                 after_id = step[-1].transaction_id
@@ -208,9 +203,10 @@ class Retention:
         """Whether nobody waits for anything of it any more."""
         if transaction.state not in _FINISHED:
             return False
+        now_ms = self._clock.wall_ms()
         if (
             transaction.state is State.ANSWERED
-            and transaction.answered_ms + self._grace_ms > self._now_ms
+            and transaction.answered_ms + self._grace_ms > now_ms
         ):
             return False
         open_number = self._open_batches.get(transaction.terminal_id)
@@ -232,7 +228,7 @@ class Retention:
 
     def _days_ago(self, days: int) -> int:
         """The start of that day in UTC."""
-        return (self._now_ms // _DAY_MS - days) * _DAY_MS
+        return (self._clock.wall_ms() // _DAY_MS - days) * _DAY_MS
 
 
 def archive_folder(configuration: Configuration) -> Path:
@@ -243,6 +239,5 @@ def archive_folder(configuration: Configuration) -> Path:
     return configuration.resolve(settings.store.path).parent / "archive"
 
 
-def day_name(day: int) -> str:
-    """A day, counted from 1970, as YYYY-MM-DD."""
-    return utc(day * _DAY_MS).strftime("%Y-%m-%d")
+def _day_of(transaction: Transaction) -> str:
+    return utc(transaction.created_ms).strftime("%Y-%m-%d")
