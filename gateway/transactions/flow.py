@@ -10,13 +10,12 @@ reversal, or what its kind allows, on disk, before the terminal is told no.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
 
 from gateway.clock import Clock
 from gateway.errors import InDoubt, KeyUnavailable, NotSent, StoreError
 from gateway.policy.decide import Policy, Refused
-from gateway.policy.response_codes import APPROVED, Reason, may_be_approved, response_code
-from gateway.store.store import OweReversal, Reroute, State, Store, Transaction
+from gateway.policy.response_codes import APPROVED, Reason, response_code
+from gateway.store.store import Reroute, State, Store, Transaction
 from gateway.telemetry.events import Emit, Event
 from gateway.transactions import duplicates, replies
 from gateway.transactions.batches import Batches
@@ -29,10 +28,10 @@ from gateway.transactions.originals import (
     pointing_upstream,
     refers,
 )
+from gateway.transactions.outcomes import Measures, Outcomes
 from gateway.transactions.records import Records
 from gateway.transactions.request import Reply, Request
 from gateway.transactions.reversals import Reversals
-from gateway.transactions.states import Happening, after
 from gateway.transactions.takebacks import TakeBacks
 from gateway.upstreams.pool import Pool, Upstream
 from gateway.upstreams.routing import Router
@@ -46,16 +45,6 @@ from gateway.wire.message import (
 )
 
 _FINANCIAL_KINDS = REVERSIBLE_KINDS | ADVICE_KINDS | {Kind.REFUND, Kind.BALANCE, Kind.UNKNOWN}
-
-
-class Measures(Protocol):
-    """What the flow tells the metrics."""
-
-    def transaction(
-        self, *, kind: str, response_code: str, upstream: str, seconds: float
-    ) -> None: ...
-
-    def refused(self, reason: str) -> None: ...
 
 
 class Flow:
@@ -84,16 +73,23 @@ class Flow:
         self._policy = policy
         self._router = router
         self._pool = pool
-        self._reversals = reversals
         self._originals = originals
         self._delivery = delivery
         self._batches = batches
-        self._clock = clock
         self._emit = emit
         self._measures = measures
         self._under_way_max = under_way_max
         self._under_way: dict[str, Exchange] = {}
         self._refusals = duplicates.Refusals(count_max=refusals_max)
+        self._outcomes = Outcomes(
+            records=records,
+            policy=policy,
+            pool=pool,
+            reversals=reversals,
+            clock=clock,
+            emit=emit,
+            measures=measures,
+        )
         self._takebacks = TakeBacks(
             records=records,
             originals=originals,
@@ -251,7 +247,7 @@ class Flow:
                     return self._answer_again(seen, request, draft)
                 intended = True
             elif not await self._moved(draft, upstream, stan):
-                return await self._nothing_sent(request, draft, Reason.INTERNAL)
+                return await self._outcomes.nothing_sent(request, draft, Reason.INTERNAL)
             try:
                 answer = await upstream.ask(
                     outgoing, transaction_id=draft.transaction_id, kind=request.kind
@@ -259,16 +255,37 @@ class Flow:
             except NotSent:
                 continue
             except InDoubt:
-                return await self._in_doubt(request, draft)
+                return await self._outcomes.in_doubt(request, draft)
             if not answer.response_code:
-                return await self._in_doubt(request, draft)
-            return await self._answered(request, draft, upstream, answer)
+                return await self._outcomes.in_doubt(request, draft)
+            return await self._outcomes.answered(request, draft, upstream, answer)
         keeps = self._policy.keeps_advices(request.device.profile)
         if keeps and request.kind in ADVICE_KINDS and last is not None:
             return await self._keep_advice(request, draft, last, message, intended=intended)
         if intended:
-            return await self._nothing_sent(request, draft, Reason.NO_UPSTREAM)
+            return await self._outcomes.nothing_sent(request, draft, Reason.NO_UPSTREAM)
         return await self._refuse_new(request, draft, Reason.NO_UPSTREAM, "routes")
+
+    async def _keep_advice(
+        self,
+        request: Request,
+        draft: Transaction,
+        upstream: Upstream,
+        message: Message,
+        *,
+        intended: bool,
+    ) -> Reply:
+        """An advice that no upstream could take is kept, and sent later."""
+        if not intended:
+            stan = upstream.take_stan()
+            if stan is None:
+                return await self._refuse_new(request, draft, Reason.NO_UPSTREAM, "STANs")
+            outgoing = self._outgoing(draft, message, upstream, stan)
+            self._records.plan(draft, message, upstream=upstream.name, stan=stan, outgoing=outgoing)
+            seen = await self._intend(draft)
+            if seen is not None:
+                return self._answer_again(seen, request, draft)
+        return await self._outcomes.advice_kept(request, draft)
 
     async def _intend(self, draft: Transaction) -> Transaction | None:
         """Make the intent durable, or find what it repeats. Raises StoreError."""
@@ -299,113 +316,6 @@ class Flow:
             issue_rrn=issues_rrn(draft, message, upstream.settings),
             wall_ms=draft.created_ms,
         )
-
-    # --- what became of it ----------------------------------------------------------------
-
-    async def _answered(
-        self, request: Request, transaction: Transaction, upstream: Upstream, answer: Message
-    ) -> Reply:
-        """On disk before the terminal hears it: else a crash would reverse what the shop sold."""
-        code = answer.response_code
-        reply = replies.answer(request.message, answer)
-        approved = may_be_approved(code, upstream.settings.approving_codes)
-        state = after(State.SENT, Happening.ANSWERED)
-        # Only what may have been approved can still want a reversal, which needs the image.
-        outcome = self._records.outcome(transaction, state, reply, wipe_image=not approved)
-        try:
-            await self._store.commit(outcome)
-        except StoreError:
-            if approved:
-                # Nobody may hear of an approval that is not on disk: it is undone instead.
-                return await self._in_doubt(request, transaction)
-            await self._records.write_regardless(outcome)
-        self._log(request, transaction, upstream.name, code)
-        return Reply(
-            reply,
-            transaction.transaction_id,
-            unheard=approved and request.kind in REVERSIBLE_KINDS,
-        )
-
-    async def _in_doubt(self, request: Request, transaction: Transaction) -> Reply:
-        """Never resent. What its kind is owed is on disk before the terminal is told no."""
-        code = response_code(Reason.NO_ANSWER, request.code_set)
-        reply = replies.refusal(request.message, code)
-        doubt = after(State.SENT, Happening.IN_DOUBT)
-        if request.kind in REVERSIBLE_KINDS:
-            await self._owe(transaction, reply, after(doubt, Happening.REVERSAL_OWED))
-        elif request.kind in ADVICE_KINDS:
-            # The same advice again, to the same upstream, until it is answered.
-            if self._policy.keeps_advices(request.device.profile):
-                reply = replies.refusal(request.message, APPROVED)
-            await self._owe(transaction, reply, after(doubt, Happening.ADVICE_OWED))
-        else:
-            # A refund is never reversed and never repeated: an operator settles it. An enquiry is
-            # over.
-            enquiry = request.kind is Kind.BALANCE
-            state = after(doubt, Happening.OVER if enquiry else Happening.HANDED_ON)
-            await self._records.write_regardless(
-                self._records.outcome(transaction, state, reply, wipe_image=enquiry)
-            )
-            if not enquiry:
-                self._reversals.handed_on(
-                    transaction.transaction_id, transaction.upstream, attempts=0, why="in doubt"
-                )
-        self._log(request, transaction, transaction.upstream, reply.response_code)
-        return Reply(reply, transaction.transaction_id)
-
-    async def _owe(self, transaction: Transaction, reply: Message, state: State) -> None:
-        advice = state is State.ADVICE_OWED
-        upstream = self._pool.get(transaction.upstream)
-        reason = upstream.settings.reversal_reason if upstream is not None else ""
-        await self._reversals.owe_regardless(
-            transaction.upstream_stan,
-            OweReversal(
-                transaction.transaction_id,
-                transaction.upstream,
-                reason,
-                self._clock.wall_ms(),
-                response_code=reply.response_code,
-                answer=self._records.sealed_answer(transaction.transaction_id, reply),
-                state=state,
-                advice=advice,
-            ),
-        )
-
-    async def _keep_advice(
-        self,
-        request: Request,
-        draft: Transaction,
-        upstream: Upstream,
-        message: Message,
-        *,
-        intended: bool,
-    ) -> Reply:
-        """An advice that no upstream could take is answered in its place, and sent later."""
-        if not intended:
-            stan = upstream.take_stan()
-            if stan is None:
-                return await self._refuse_new(request, draft, Reason.NO_UPSTREAM, "STANs")
-            outgoing = self._outgoing(draft, message, upstream, stan)
-            self._records.plan(draft, message, upstream=upstream.name, stan=stan, outgoing=outgoing)
-            seen = await self._intend(draft)
-            if seen is not None:
-                return self._answer_again(seen, request, draft)
-        reply = replies.refusal(request.message, APPROVED)
-        await self._owe(draft, reply, after(State.INTENDED, Happening.ADVICE_OWED))
-        self._log(request, draft, draft.upstream, APPROVED)
-        return Reply(reply, draft.transaction_id)
-
-    async def _nothing_sent(
-        self, request: Request, transaction: Transaction, reason: Reason
-    ) -> Reply:
-        code = response_code(reason, request.code_set)
-        reply = replies.refusal(request.message, code)
-        state = after(State.INTENDED, Happening.NOTHING_SENT)
-        await self._records.write_regardless(
-            self._records.outcome(transaction, state, reply, wipe_image=True)
-        )
-        self._log(request, transaction, "", code)
-        return Reply(reply, transaction.transaction_id)
 
     async def _refuse_new(
         self, request: Request, draft: Transaction, reason: Reason, rule: str
@@ -457,7 +367,7 @@ class Flow:
         taken = await self._takebacks.take(request)
         if isinstance(taken, Reason):
             return self._refuse(request, taken, "original")
-        self._log(request, taken, taken.upstream, APPROVED)
+        self._outcomes.log(request, taken, taken.upstream, APPROVED)
         return Reply(replies.refusal(request.message, APPROVED))
 
     async def _close_batch(self, request: Request, draft: Transaction) -> Reply:
@@ -479,7 +389,7 @@ class Flow:
                 ),
             )
         )
-        self._log(request, draft, "", reply.response_code)
+        self._outcomes.log(request, draft, "", reply.response_code)
         return Reply(reply, draft.transaction_id)
 
     # --- answers of our own ---------------------------------------------------------------
@@ -514,26 +424,3 @@ class Flow:
         reply = Reply(replies.refusal(message, code))
         reply.reason = reason
         return reply
-
-    def _log(self, request: Request, transaction: Transaction, upstream: str, code: str) -> None:
-        """The one line and the one measurement of a transaction."""
-        seconds = self._clock.monotonic_s() - request.started_s
-        kind = request.kind.value
-        self._measures.transaction(
-            kind=kind, response_code=code, upstream=upstream, seconds=seconds
-        )
-        self._emit(
-            Event.TRANSACTION,
-            transaction=transaction.transaction_id,
-            terminal=transaction.terminal_id,
-            merchant=transaction.merchant_id,
-            kind=kind,
-            stan=request.message.stan,
-            rrn=transaction.rrn,
-            amount=transaction.amount_minor,
-            currency=transaction.currency,
-            card=transaction.card_masked,
-            upstream=upstream,
-            code=code,
-            ms=round(seconds * 1000, 2),
-        )
