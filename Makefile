@@ -6,9 +6,10 @@ ISOLOAD := ../shared/tools/isoload
 
 SECONDS ?= 60
 SEED ?=
+SEEDS ?= 500
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format demo chaos chaos-faults chaos-long bench bench-setup lock clean
+.PHONY: help run test check format simulate demo chaos chaos-faults chaos-long bench bench-setup lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +29,9 @@ check: $(VENV)/.dev ## Format, lint, types and import rules; changes nothing.
 format: $(VENV)/.dev ## Format the code and mend what the linter can.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+simulate: $(VENV)/.dev ## Crash, cut and repeat in virtual time, SEEDS=500 times; a seed that fails is named.
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 demo: $(VENV)/.runtime ## Ten seconds of purchases over TLS, then compare all ledgers.
 	@$(BIN)/python -m loadtest demo --seconds 10 --json

@@ -18,6 +18,7 @@ from gateway.store.sqlite import SqliteStore
 from gateway.store.writer import Outcome, Ticket, Writer
 from tests.simulation.plan import DiskPlan
 from tests.simulation.trace import Trace
+from tests.support.powerloss import PowerDisk
 from tests.support.stores import io_error
 
 _CHECKPOINT_EVERY = 40  # commits
@@ -76,12 +77,16 @@ class Disk:
             return 0.0, 0.0
         return plan.read_s * random.random(), plan.read_s * random.random()
 
-    def write(self, connection: apsw.Connection, statement: str, values: Any) -> Any:
+    def write(
+        self, connection: apsw.Connection, power: PowerDisk | None, statement: str, values: Any
+    ) -> Any:
         """Execute a statement, or fail as the disk does now."""
         if self._trouble is not None:
             raise self._trouble("the disk was told to fail")
         if self._sync_fails:
             self._sync_fails = False
+            if power is not None:
+                return self._fail_sync(connection, power, statement, values)
             # Nobody knows what of it the disk holds: here, all or nothing.
             if self._random.random() < 0.5:
                 connection.execute(statement, values)
@@ -98,20 +103,32 @@ class Disk:
                 connection.pragma("max_page_count", 2**30)
         return connection.execute(statement, values)
 
+    def _fail_sync(
+        self, connection: apsw.Connection, power: PowerDisk, statement: str, values: Any
+    ) -> Any:
+        """SQLite itself is told that its sync failed; what it wrote may be lost with the power."""
+        self._trace("disk", "sync fails")
+        power.fail_syncs = apsw.SQLITE_IOERR_FSYNC
+        try:
+            return connection.execute(statement, values)
+        finally:
+            power.fail_syncs = None
+
 
 class _Connection:
     """The writer's connection to SQLite, over the disk."""
 
-    def __init__(self, connection: apsw.Connection, disk: Disk) -> None:
+    def __init__(self, connection: apsw.Connection, disk: Disk, power: PowerDisk | None) -> None:
         self.real = connection
         self._disk = disk
+        self._power = power
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
 
     def execute(self, statement: str, values: Any = None) -> Any:
         if statement.startswith("INSERT"):
-            return self._disk.write(self.real, statement, values)
+            return self._disk.write(self.real, self._power, statement, values)
         return self.real.execute(statement, values)
 
 
@@ -123,7 +140,7 @@ class VirtualWriter(Writer):
         self._tickets: deque[Ticket] = deque()
         self._wanted = trio.Event()
         self._dropped = False
-        self.put = self._take
+        self.put = self._take  # type: ignore[assignment]
 
     def start(self) -> None:
         """Its work is done by `run`."""
@@ -143,18 +160,19 @@ class VirtualWriter(Writer):
             batch, count = self._batch()
             at_point("before a commit")
             before_s, after_s = disk.commit_s()
-            await _pass(before_s)
-            if self._dropped:
-                await trio.sleep_forever()
+            await self._pass(before_s)
             outcome = self._write(batch, count)
             at_point("after a commit")
-            await _pass(after_s)
-            if self._dropped:
-                await trio.sleep_forever()
+            await self._pass(after_s)
             self._deliver(outcome)
             commits += 1
             if commits % _CHECKPOINT_EVERY == 0:
                 self._empty_log()
+
+    async def _pass(self, seconds: float) -> None:
+        await _pass(seconds)
+        if self._dropped:
+            await trio.sleep_forever()  # until it is cancelled: the process is dead
 
     def _batch(self) -> tuple[list[Ticket], int]:
         batch: list[Ticket] = []
@@ -168,6 +186,8 @@ class VirtualWriter(Writer):
         """An orderly end: what is queued is written."""
         while self._tickets:
             self._deliver(self._write(*self._batch()))
+        if self._sync_failed:
+            self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._connection.close()
 
     def drop(self) -> None:
@@ -191,11 +211,11 @@ class SimulatedStore(SqliteStore):
         self.writer = self._writer
         self._disk: Disk | None = None
 
-    def attach(self, disk: Disk) -> None:
+    def attach(self, disk: Disk, power: PowerDisk | None) -> None:
         """From here on it takes the disk's time and trouble."""
         self._disk = disk
         self.writer._connection = _Connection(  # type: ignore[assignment]
-            self.writer._connection, disk
+            self.writer._connection, disk, power
         )
 
     async def _ask(self, ask: Callable[[], T], *, limiter: trio.CapacityLimiter) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.faults import CredulousReversals, ResendingUpstream
 from gateway.store import rows
@@ -38,8 +39,17 @@ class HastyStore(SimulatedStore):
         return None
 
 
+class UnsyncedStore(SimulatedStore):
+    """Says that it is durable before the disk does."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.writer._connection.pragma("synchronous", "normal")
+
+
 BROKEN = {
     "acknowledge-before-writing": Doubles(store=HastyStore),
+    "no-sync": Doubles(store=UnsyncedStore),
     "resend": Doubles(upstream=ResendingUpstream),
     "25-is-done": Doubles(reversals=CredulousReversals),
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -18,18 +18,16 @@ from gateway.policy.permissions import Permissions
 from gateway.policy.response_codes import APPROVED
 from gateway.settings.schema import (
     Backoff,
-    Deadlines,
     DeviceRange,
     Group,
     Member,
     Profile,
     Route,
 )
-from gateway.settings.schema import Listener as ListenerSettings
 from gateway.settings.schema import Upstream as UpstreamSettings
 from gateway.store.store import ReserveStans
 from gateway.telemetry.events import Emit
-from gateway.terminals.connection import Connection, Service
+from gateway.terminals.connection import Service
 from gateway.terminals.dispatch import Dispatcher
 from gateway.terminals.registry import Registry
 from gateway.transactions.batches import Batches
@@ -45,19 +43,18 @@ from gateway.upstreams.routing import Router
 from gateway.wire.codec import Codec
 from gateway.wire.dialect import shipped_dialects
 from gateway.wire.message import Kind
-from gateway.wire.stream import TcpStream
 from tests.simulation.disk import Disk, SimulatedStore
+from tests.simulation.door import DIALECT, LISTENER, Door
 from tests.simulation.doubles import Doubles
 from tests.simulation.network import SimulatedStream
 from tests.simulation.plan import Plan
+from tests.support.powerloss import PowerDisk, Snapshot
 from tests.support.security import PlainSecurity
 
 if TYPE_CHECKING:
     from tests.simulation.acquirer import SimulatedAcquirer
 
-DIALECT = "iso87_ascii"
 PROFILE = "shop"
-_WATCH_S = 1.0
 
 
 @cache
@@ -76,41 +73,6 @@ class _Measures:
         assert reason
 
 
-class _Door:
-    """What a listener does, less the socket: takes connections, watches deadlines, drains."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._connections: list[Connection] = []
-
-    @property
-    def connections(self) -> int:
-        return len(self._connections)
-
-    def accept(self, stream: SimulatedStream, address: str) -> None:
-        connection = Connection(cast("TcpStream", stream), address, self._service)
-        self._connections.append(connection)
-        self._service.exchanges.start_soon(self._run, connection)
-
-    async def _run(self, connection: Connection) -> None:
-        try:
-            await connection.run()
-        finally:
-            self._connections.remove(connection)
-
-    async def watch(self) -> None:
-        while True:
-            await trio.sleep(_WATCH_S)
-            now_s = trio.current_time()
-            for connection in list(self._connections):
-                connection.expire(now_s)
-
-    def drain(self) -> None:
-        self._service.draining = True
-        for connection in list(self._connections):
-            connection.drain()
-
-
 class Life:
     """One run of the process: until it dies, falls, or is stopped."""
 
@@ -126,7 +88,10 @@ class Life:
         random: Random,
         doubles: Doubles,
         at_point: Callable[[str], None],
+        power: PowerDisk | None,
     ) -> None:
+        """`power` is the disk where what was not synced may be lost; None for one that loses
+        nothing."""
         self.dead = False
         self.ready = False
         self.has_served = False
@@ -147,7 +112,9 @@ class Life:
         self._random = random
         self._doubles = doubles
         self._at_point = at_point
-        self._door: _Door | None = None
+        self._power = power
+        self.left: Snapshot | None = None  # what the disk holds after a loss of power
+        self._door: Door | None = None
         self._streams: list[SimulatedStream] = []
         self._scope = trio.CancelScope()
         self._died = trio.Event()
@@ -180,6 +147,8 @@ class Life:
         """From this moment on nothing it does has any effect, and soon it does nothing."""
         self.dead = True
         self.ready = False
+        if power and self._power is not None:
+            self.left = self._power.snapshot()
         for stream in self._streams:
             if power:
                 stream.vanish()
@@ -222,8 +191,9 @@ class Life:
             batch_max=256,
             emit=self._emit,
             fatal=self._tell_fatal,
+            vfs=self._power.vfs_name if self._power is not None else None,
         )
-        self.store.attach(self._disk)
+        self.store.attach(self._disk, self._power)
         async with trio.open_nursery() as writing:
             writing.start_soon(self.store.writer.run, self._disk, self._at_point)
             try:
@@ -248,7 +218,7 @@ class Life:
             await background.start(self.reversals.run)
             await background.start(self.delivery.run)
             async with trio.open_nursery() as exchanges:
-                door = self._door = _Door(self._service(exchanges))
+                door = self._door = Door(self._service(exchanges))
                 background.start_soon(door.watch)
                 self.ready = self.has_served = True
                 await self._stop.wait()
@@ -384,13 +354,7 @@ class Life:
         )
 
     def _service(self, exchanges: trio.Nursery) -> Service:
-        settings = ListenerSettings(
-            name="shops",
-            listen="127.0.0.1:1",
-            security="plain",
-            dialect=DIALECT,
-            deadlines=Deadlines(first_byte_s=20.0, frame_s=5.0, idle_s=40.0, send_s=5.0),
-        )
+        settings = LISTENER
         dispatcher = Dispatcher(
             settings=settings,
             codec=codec(),

@@ -3,62 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from random import Random
 
 import trio
 
 from gateway.clock import Clock
-from gateway.wire.message import (
-    AMOUNT,
-    APPROVAL_CODE,
-    CONDITION_CODE,
-    ORIGINAL_DATA,
-    PROCESSING_CODE,
-    RESPONSE_CODE,
-    RRN,
-    STAN,
-    TRANSMISSION_TIME,
-    Message,
-    repeat_mti,
-)
+from gateway.wire.message import APPROVAL_CODE, Message, repeat_mti
 from loadtest.connection import Connection, NoAnswer, NoConnection
-from loadtest.host import APPROVING_CODES, ORIGINAL_NOT_FOUND, REFERENCE
+from loadtest.host import APPROVING_CODES, ORIGINAL_NOT_FOUND
 from loadtest.ledger import UNSETTLED, Attempt, Outcome
-from loadtest.requests import transmission_time
 from loadtest.wire import Wire
 from tests.simulation.acquirer import DECLINES, UNKNOWN_CODES
+from tests.simulation.book import ADVICES, FOLLOWS, REVERSIBLE, Book
 from tests.simulation.network import SimulatedStream
 from tests.simulation.plan import TerminalPlan
 from tests.simulation.trace import Trace
 
-MERCHANT_ID = "MERCHANT0000001"
-_CURRENCY = "978"
 _CONNECT_S = 2.0
 _BACKOFF_S = 1.0
 _CALM_ANSWER_S = 30.0
 _ACKNOWLEDGEMENTS_MAX = 12  # how often an advice is sent before somebody is called
-
-# Kind -> MTI, DE3, DE25.
-_SHAPES = {
-    "purchase": ("0200", "000000", "00"),
-    "preauthorisation": ("0100", "000000", "00"),
-    "completion": ("0200", "000000", "06"),
-    "void": ("0200", "020000", "00"),
-    "refund": ("0200", "200000", "00"),
-    "offline": ("0220", "000000", "00"),
-    "balance": ("0200", "310000", "00"),
-    "settlement": ("0500", "920000", "00"),
-}
+_BY_RRN = 0.3  # share of follow-ups that name their original by DE37
 _NOT_NOW = ("91", "96")
-_ADVICES = ("offline",)
-_REVERSIBLE = ("purchase", "preauthorisation", "completion", "void")
-_DEBITS = ("purchase", "completion", "offline")
-_FOLLOWS = {
-    "void": ("purchase",),
-    "refund": ("purchase", "completion"),
-    "completion": ("preauthorisation",),
-}
 _WEIGHTS = {
     "purchase": 10,
     "preauthorisation": 2,
@@ -66,24 +33,12 @@ _WEIGHTS = {
     "void": 3,
     "refund": 3,
     "offline": 2,
+    "adjustment": 1,
     "balance": 1,
     "settlement": 1,
 }
 
-
 Dial = Callable[[], Awaitable[tuple[SimulatedStream, Callable[[], bool]]]]
-
-
-@dataclass(slots=True)
-class Book:
-    """What a terminal writes down; it survives the terminal's power."""
-
-    attempts: dict[str, Attempt] = field(default_factory=dict)
-    originals: dict[str, str] = field(default_factory=dict)  # of follow-ups, by reference
-    batch: list[str] = field(default_factory=list)  # references since the last close
-    sequence: int = 0
-    own_stans: int = 900_000  # of reversals that have one of their own
-    objections: list[tuple[str, str]] = field(default_factory=list)  # what an answer had wrong
 
 
 class SimulatedTerminal:
@@ -101,10 +56,9 @@ class SimulatedTerminal:
         trace: Trace,
         closing: Callable[[], bool],
     ) -> None:
-        self.terminal_id = f"T{number:07d}"
-        self.book = Book()
+        self.book = Book(number)
+        self.terminal_id = self.book.terminal_id
         self.done = False
-        self._number = number
         self._plan = plan
         self._dial = dial
         self._lines: list[SimulatedStream] = []  # those in use and those left alone
@@ -162,7 +116,7 @@ class SimulatedTerminal:
     async def _transact(self) -> None:
         [kind] = self._random.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
         original = None
-        if kind in _FOLLOWS:
+        if kind in FOLLOWS:
             standing = [one for one in self.book.attempts.values() if self._may_follow(kind, one)]
             if not standing:
                 kind = "purchase"
@@ -178,7 +132,7 @@ class SimulatedTerminal:
         attempt = self._attempt(kind, amount_minor, original)
         await self._perform(attempt)
         ended = self.book.attempts[attempt.reference]
-        if ended.outcome is Outcome.APPROVED and kind in _REVERSIBLE:
+        if ended.outcome is Outcome.APPROVED and kind in REVERSIBLE:
             if self._chance(self._plan.regret):
                 await self._reverse(ended)
                 return
@@ -188,41 +142,28 @@ class SimulatedTerminal:
     def _may_follow(self, kind: str, original: Attempt) -> bool:
         """A till may try what is against the rules; refusing it is the gateway's business. It does
         not follow what it has reversed, nor reverse what was followed."""
-        return original.kind in _FOLLOWS[kind] and original.outcome is Outcome.APPROVED
+        return original.kind in FOLLOWS[kind] and original.outcome is Outcome.APPROVED
 
     # --- one transaction ----------------------------------------------------------------------
 
     def _attempt(self, kind: str, amount_minor: int, original: Attempt | None = None) -> Attempt:
-        book = self.book
-        book.sequence += 1
-        now_ms = self._clock.wall_ms()
-        reference = f"{self._number:03d}{book.sequence:09d}"
-        attempt = Attempt(
-            terminal_id=self.terminal_id,
-            sequence=book.sequence,
-            stan=f"{book.sequence:06d}",
-            transmitted=transmission_time(now_ms),
-            reference=reference,
-            merchant_id=MERCHANT_ID,
-            kind=kind,
-            amount_minor=amount_minor,
-            currency=_CURRENCY,
-            started_ms=now_ms,
+        attempt = self.book.begin(
+            kind,
+            amount_minor,
+            now_ms=self._clock.wall_ms(),
+            original=original,
+            by_rrn=self._random.random() < _BY_RRN,
         )
-        if original is not None:
-            book.originals[reference] = original.reference
         self._write(attempt)
-        if kind != "settlement":
-            book.batch.append(reference)
         return attempt
 
     async def _perform(self, attempt: Attempt) -> None:
         """Ask, and ask again, until it is known what became of it or it is reversed."""
-        request = self._request(attempt)
+        request = self.book.request(attempt)
         answer = None
         if await self._connected():
             answer = await self._answer_to(request, attempt)
-        elif attempt.kind not in _ADVICES:  # the goods are gone: it is sent once there is a line
+        elif attempt.kind not in ADVICES:  # the goods are gone: it is sent once there is a line
             self._write(replace(attempt, outcome=Outcome.UNSENT))
             return
         await self._conclude(attempt, request, answer)
@@ -232,10 +173,10 @@ class SimulatedTerminal:
         if attempt.outcome is Outcome.REVERSING:
             await self._reverse(attempt)
         else:
-            await self._conclude(attempt, self._request(attempt), None)
+            await self._conclude(attempt, self.book.request(attempt), None)
 
     async def _conclude(self, attempt: Attempt, request: Message, answer: Message | None) -> None:
-        until_sure = attempt.kind not in _REVERSIBLE
+        until_sure = attempt.kind not in REVERSIBLE
         repeats = self._random.randint(0, self._plan.repeats_max)
         sent = 1
         while True:
@@ -259,14 +200,14 @@ class SimulatedTerminal:
 
     def _asks_for_more(self, attempt: Attempt, answer: Message, sent: int) -> bool:
         """An advice is sent until it is taken: what it tells of has happened."""
-        if answer.response_code in APPROVING_CODES or attempt.kind in _REVERSIBLE:
+        if answer.response_code in APPROVING_CODES or attempt.kind in REVERSIBLE:
             return False
-        if attempt.kind in _ADVICES and sent < _ACKNOWLEDGEMENTS_MAX:
+        if attempt.kind in ADVICES and sent < _ACKNOWLEDGEMENTS_MAX:
             return True
         return self._may_come_yet()
 
     def _is_doubtful(self, attempt: Attempt, answer: Message) -> bool:
-        if attempt.kind not in _REVERSIBLE or answer.response_code in APPROVING_CODES:
+        if attempt.kind not in REVERSIBLE or answer.response_code in APPROVING_CODES:
             return False
         return answer.response_code in UNKNOWN_CODES or self._may_come_yet()
 
@@ -279,7 +220,7 @@ class SimulatedTerminal:
         code = answer.response_code
         approved = code in APPROVING_CODES
         if attempt.kind == "settlement":
-            self._batch_closed(attempt, code)
+            self.book.close_batch(attempt, code)
         return replace(
             attempt,
             outcome=Outcome.APPROVED if approved else Outcome.DECLINED,
@@ -293,13 +234,10 @@ class SimulatedTerminal:
         """Reverse it, again and again until that is answered."""
         attempt = replace(attempt, outcome=Outcome.REVERSING)
         self._write(attempt)
-        stan = attempt.stan
-        if self._plan.own_stan:
-            self.book.own_stans += 1
-            stan = f"{self.book.own_stans:06d}"
+        stan = self.book.another_stan() if self._plan.own_stan else attempt.stan
         while True:
             if await self._connected():
-                request = self._reversal(attempt, stan)
+                request = self.book.reversal(attempt, stan=stan, now_ms=self._clock.wall_ms())
                 attempt = replace(attempt, reversals_sent=attempt.reversals_sent + 1)
                 self._write(attempt)
                 answer = await self._answer_to(request, attempt)
@@ -333,7 +271,7 @@ class SimulatedTerminal:
             return  # Nobody has it: it would be done now.
         if not await self._connected():
             return
-        answer = await self._answer_to(self._request(ended), ended)
+        answer = await self._answer_to(self.book.request(ended), ended)
         if answer is None:
             return
         code = answer.response_code
@@ -345,70 +283,6 @@ class SimulatedTerminal:
 
     def _object(self, attempt: Attempt, why: str) -> None:
         self.book.objections.append((attempt.reference, why))
-
-    # --- batches ------------------------------------------------------------------------------
-
-    def _totals(self) -> dict[int, str]:
-        """Counts and amounts of the batch, as this till sees them (DE74, 76, 86, 88)."""
-        held = [self.book.attempts[reference] for reference in self.book.batch]
-        held = [one for one in held if one.outcome is Outcome.APPROVED]
-        voided = {self.book.originals[one.reference] for one in held if one.kind == "void"}
-        debits = [one for one in held if one.kind in _DEBITS and one.reference not in voided]
-        credits_ = [one for one in held if one.kind == "refund"]
-        return {
-            74: f"{len(credits_):010d}",
-            76: f"{len(debits):010d}",
-            86: f"{sum(one.amount_minor for one in credits_):016d}",
-            88: f"{sum(one.amount_minor for one in debits):016d}",
-        }
-
-    def _batch_closed(self, attempt: Attempt, code: str) -> None:
-        if code in ("00", "95"):
-            self.book.batch.clear()
-        if code == "95":
-            self._object(attempt, "the batch is out of balance")
-
-    # --- messages -----------------------------------------------------------------------------
-
-    def _request(self, attempt: Attempt) -> Message:
-        mti, code, condition = _SHAPES[attempt.kind]
-        fields = self._common(attempt, code, condition)
-        if attempt.kind == "settlement":
-            fields |= self._totals()
-            del fields[2], fields[14]
-        else:
-            fields |= {RRN: attempt.reference, REFERENCE: attempt.reference, 22: "051"}
-        original = self.book.originals.get(attempt.reference)
-        if original is not None:
-            followed = self.book.attempts[original]
-            fields[ORIGINAL_DATA] = _original_data(followed)
-        return Message(mti, fields)
-
-    def _reversal(self, attempt: Attempt, stan: str) -> Message:
-        _, code, condition = _SHAPES[attempt.kind]
-        fields = self._common(attempt, code, condition) | {
-            STAN: stan,
-            TRANSMISSION_TIME: transmission_time(self._clock.wall_ms()),
-            RESPONSE_CODE: "98",
-            ORIGINAL_DATA: _original_data(attempt),
-        }
-        return Message("0401" if attempt.reversals_sent else "0400", fields)
-
-    def _common(self, attempt: Attempt, code: str, condition: str) -> dict[int, str]:
-        return {
-            2: f"999999{self._number:06d}{attempt.sequence % 7:03d}0",
-            PROCESSING_CODE: code,
-            AMOUNT: f"{attempt.amount_minor:012d}",
-            TRANSMISSION_TIME: attempt.transmitted,
-            STAN: attempt.stan,
-            12: attempt.transmitted[4:],
-            13: attempt.transmitted[:4],
-            14: "4912",
-            CONDITION_CODE: condition,
-            41: self.terminal_id,
-            42: MERCHANT_ID,
-            49: _CURRENCY,
-        }
 
     # --- the line -----------------------------------------------------------------------------
 
@@ -457,8 +331,3 @@ class SimulatedTerminal:
             stan=attempt.stan,
             **fields,
         )
-
-
-def _original_data(attempt: Attempt) -> str:
-    """DE90: MTI, STAN and DE7 of the original, DE32 and DE33 as zeros."""
-    return f"{_SHAPES[attempt.kind][0]}{attempt.stan}{attempt.transmitted}{'0' * 22}"

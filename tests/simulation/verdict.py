@@ -30,6 +30,7 @@ _OPEN = frozenset(
     )
 )
 _MONEYLESS = frozenset((Kind.BALANCE, Kind.SETTLEMENT))
+_ADVICES = ("offline", "adjustment")
 _NOT_RECONCILED = ("balance", "settlement")
 
 LOST, DOUBLED, UNEXPLAINED = Fault.LOST.value, Fault.DOUBLED.value, Fault.UNEXPLAINED.value
@@ -108,7 +109,7 @@ def judge(world: World, life: Life, *, open_reversals: Sequence[OwedReversal]) -
 def _ledgers(books: _Books) -> Iterator[Finding]:
     """What terminals and acquirers hold of each transaction."""
     settled = {
-        one.rrn
+        _reference(one)
         for one in books.world.transactions
         if one.transaction_id in books.world.settled_by_operator
     }
@@ -122,14 +123,19 @@ def _ledgers(books: _Books) -> Iterator[Finding]:
         if found.fault is Fault.LOST and attempt is not None:
             if attempt.kind == "refund" and found.reference in settled:
                 continue  # An operator knew of it, and has settled it.
-            if attempt.kind == "offline":
+            if attempt.kind in _ADVICES:
                 continue  # The sale it tells of has happened, whatever its till was answered.
         yield books.finding(found.fault.value, found.reason, found.reference)
 
 
+def _reference(transaction: Transaction) -> str:
+    """What the terminal calls it."""
+    return f"{int(transaction.terminal_id[1:]):03d}{int(transaction.stan):09d}"
+
+
 def _acknowledged(attempt: Attempt, entries: list[Entry]) -> Attempt:
     """An advice that the gateway has acknowledged has no approval code of its acquirer's."""
-    if attempt.kind == "offline" and not attempt.approval_code and entries:
+    if attempt.kind in _ADVICES and not attempt.approval_code and entries:
         entry = entries[0]
         return replace(attempt, approval_code=entry.approval_code, rrn=entry.rrn)
     return attempt
@@ -144,7 +150,7 @@ def _store(books: _Books) -> Iterator[Finding]:
     for one in books.world.transactions:
         key = (one.upstream, f"{one.upstream_stan:06d}")
         known.add(key)
-        reference = f"{int(one.terminal_id[1:]):03d}{int(one.stan):09d}"
+        reference = _reference(one)
         if one.state in _OPEN:
             yield books.finding("open", f"{one.transaction_id} is {one.state}", reference)
         elif one.kind not in _MONEYLESS:
@@ -188,6 +194,8 @@ def _bounds(books: _Books) -> Iterator[Finding]:
     taken: Counter[tuple[str, str]] = Counter()
     for reference, original in books.originals.items():
         attempt = books.attempts[reference]
+        if attempt.kind == "adjustment":
+            continue
         if any(entry.holds_money for entry in books.by_reference.get(reference, [])):
             minor = attempt.amount_minor if attempt.kind == "refund" else 1
             taken[original, attempt.kind] += minor

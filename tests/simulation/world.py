@@ -33,6 +33,7 @@ from tests.simulation.plan import Plan, plan_of
 from tests.simulation.terminal import SimulatedTerminal
 from tests.simulation.trace import Trace
 from tests.simulation.verdict import Finding, judge
+from tests.support.powerloss import PowerDisk, restore
 
 CONVERGE_S = 400.0
 _POLL_S = 0.5
@@ -56,7 +57,7 @@ class Result:
 class World:
     """One run."""
 
-    def __init__(self, plan: Plan, path: Path, doubles: Doubles) -> None:
+    def __init__(self, plan: Plan, folder: Path, doubles: Doubles) -> None:
         self.plan = plan
         self.trace = Trace()
         self.clock = VirtualClock(plan.start_ms)
@@ -66,7 +67,7 @@ class World:
         self.closing = False  # the terminals' shops
         self.transactions: list[Transaction] = []  # at the end, as the store has them
         self.settled_by_operator: set[int] = set()
-        self._path = path
+        self._folder = folder
         self._doubles = doubles
         self._calm = False
         self._over = False
@@ -114,9 +115,10 @@ class World:
             async with trio.open_nursery() as trouble:
                 trouble.start_soon(self.disk.go_wrong)
                 trouble.start_soon(self._stop_now_and_then)
-                for one in (*self.acquirers, *self.terminals):
-                    trouble.start_soon(one.go_wrong)
+                for acquirer in self.acquirers:
+                    trouble.start_soon(acquirer.go_wrong)
                 for terminal in self.terminals:
+                    trouble.start_soon(terminal.go_wrong)
                     everybody.start_soon(terminal.run)
                 self._plan_crash()
                 await trio.sleep(self.plan.active_s)
@@ -137,9 +139,10 @@ class World:
 
     async def _keep_gateway(self) -> None:
         while not self._over:
+            power = self._power_disk()
             life = self._life = Life(
                 plan=self.plan,
-                path=self._path,
+                path=self._folder / "store.db",
                 disk=self.disk,
                 acquirers=self.acquirers,
                 clock=self.clock,
@@ -147,6 +150,7 @@ class World:
                 random=self.random,
                 doubles=self._doubles,
                 at_point=self._at_point,
+                power=power,
             )
             self.trace("gateway", "starts")
             try:
@@ -160,8 +164,18 @@ class World:
             except* Exception as error:
                 self._found("the node fell", error)
             self.trace("gateway", "gone")
+            if power is not None:
+                power.unregister()
+            if life.left is not None:
+                self._folder = self._folder / "left"
+                restore(life.left, self._folder)
             down_s = _START_S if self._calm else self.plan.crashes.down_s
             await trio.sleep(_START_S + self.random.expovariate(1 / down_s))
+
+    def _power_disk(self) -> PowerDisk | None:
+        if not self.plan.crashes.power:
+            return None
+        return PowerDisk(self.random, folder=self._folder)
 
     def _found(self, what: str, group: BaseExceptionGroup) -> None:
         error: BaseException = group
@@ -309,7 +323,7 @@ def simulate(seed: int, *, doubles: Doubles | None = None) -> Result:
     memory = Path("/dev/shm")  # noqa: S108 (a folder of our own is made in it)
     where = memory if memory.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="simulation-", dir=where) as folder:
-        world = World(plan_of(seed), Path(folder) / "store.db", doubles or Doubles())
+        world = World(plan_of(seed), Path(folder), doubles or Doubles())
         clock = trio.testing.MockClock(autojump_threshold=0)
         # Ten times a second would be half of all that happens; nothing rests on these marks.
         with deterministic(seed), patch.object(delivery, "_MARK_EVERY_S", 1.0):

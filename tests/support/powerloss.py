@@ -55,7 +55,8 @@ class PowerDisk(apsw.VFS):
     write and sync.
     """
 
-    def __init__(self, random: Random | None = None) -> None:
+    def __init__(self, random: Random | None = None, *, folder: Path | None = None) -> None:
+        """`folder` is what the disk holds already: durable, also where it is not opened again."""
         self.vfs_name = f"power-{next(_NAMES)}"
         self.fail_writes: int | None = None  # an extended result code of SQLite
         self.fail_syncs: int | None = None
@@ -66,6 +67,9 @@ class PowerDisk(apsw.VFS):
         self._random = random
         self._files: dict[str, _Known] = {}
         self._lock = threading.RLock()
+        for path in folder.iterdir() if folder is not None and folder.exists() else ():
+            if path.is_file():
+                self._files[path.name] = _Known(bytearray(path.read_bytes()))
         super().__init__(self.vfs_name, "")
 
     def __enter__(self) -> Self:
