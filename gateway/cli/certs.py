@@ -38,7 +38,7 @@ from gateway.keys.credentials import (
     read_crl,
     write_credentials,
 )
-from gateway.terminals.identity import TerminalRange
+from gateway.wire.id_patterns import TerminalRange
 
 app = typer.Typer(
     name="certs",

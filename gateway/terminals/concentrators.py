@@ -8,10 +8,10 @@ from gateway.settings.schema import Concentrator
 from gateway.terminals.identity import (
     ConcentratorRule,
     Network,
-    TerminalSet,
     in_networks,
     parse_networks,
 )
+from gateway.wire.id_patterns import TerminalSet
 
 
 class Concentrators:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from gateway.errors import OperatorError
-from gateway.terminals.identity import ANY_MERCHANT, TERMINAL_ID_CHARS, padded, parse_networks
+from gateway.terminals.identity import ANY_MERCHANT, parse_networks
+from gateway.wire.id_patterns import MERCHANT_ID_CHARS_MAX, TERMINAL_ID_CHARS, padded
 
-MERCHANT_ID_CHARS_MAX = 15  # ISO 8583:1987, DE42: ans 15, padded with blanks
 TEXT_CHARS_MAX = 100
 _SHA256_HEX_CHARS = 64
 

@@ -9,8 +9,9 @@ from gateway.errors import OperatorError
 from gateway.settings.schema import DeviceRange
 from gateway.store.store import Device, DeviceState
 from gateway.terminals import device_fields
-from gateway.terminals.identity import ANY_MERCHANT, TerminalRange
+from gateway.terminals.identity import ANY_MERCHANT
 from gateway.terminals.roster import Problem, RosterRefused, Row
+from gateway.wire.id_patterns import TerminalRange
 
 NO_ROW = 0  # device_id of a device that a registry rule stands for
 

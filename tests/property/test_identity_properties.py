@@ -10,10 +10,9 @@ from gateway.terminals.identity import (
     Caller,
     Identified,
     ProvenCertificate,
-    TerminalRange,
-    TerminalSet,
     identify,
 )
+from gateway.wire.id_patterns import TerminalRange, TerminalSet
 
 IDS = [f"T000000{n}" for n in range(4)]
 SHAS = [letter * 64 for letter in "abcd"]

@@ -16,9 +16,10 @@ from gateway.settings.schema import Listener as ListenerSettings
 from gateway.telemetry.events import Event
 from gateway.terminals.connection import Connection, Service
 from gateway.terminals.dispatch import Dispatcher
-from gateway.terminals.identity import ConcentratorRule, TerminalSet
+from gateway.terminals.identity import ConcentratorRule
 from gateway.transactions.request import Reply
 from gateway.wire.framing import Frame, FramingSpec, encode_frame
+from gateway.wire.id_patterns import TerminalSet
 from gateway.wire.message import Message
 from gateway.wire.stream import TcpStream
 

@@ -16,12 +16,11 @@ from gateway.terminals.identity import (
     IdentityProblem,
     ProvenCertificate,
     Refused,
-    TerminalRange,
-    TerminalSet,
     identify,
     in_networks,
     parse_networks,
 )
+from gateway.wire.id_patterns import TerminalRange, TerminalSet
 
 SHA_A, SHA_B = "a" * 64, "b" * 64
 
