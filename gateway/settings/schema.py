@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.wire.entry_mode import EntryMode
 from gateway.wire.message import Kind
 
 # The descriptions are what `gateway check` tells people to write.
@@ -25,7 +26,48 @@ Address = Annotated[
 ]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Days = Annotated[int, Field(ge=1, le=4_000)]
+TimeOfDay = Annotated[
+    str,
+    Field(
+        pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$",
+        description='a time of day in quotes, such as "04:30"',
+    ),
+]
+TimeZone = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}$",
+        description='a name of the time zone database, such as "Europe/Paris"',
+    ),
+]
+Currency = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9A-Z]{3}$",
+        description='a currency as DE49 has it, in quotes, such as "156"',
+    ),
+]
+Hours = Annotated[
+    str,
+    Field(
+        pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]-(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$",
+        description='a time of day from and until, such as "08:00-22:00" or "22:00-06:00"',
+    ),
+]
+AmountMinor = Annotated[int, Field(ge=0, le=999_999_999_999)]  # DE4 has 12 digits
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 KindName = Annotated[Kind, Field(strict=False)]  # written as text, read as a Kind
+EntryModeName = Annotated[EntryMode, Field(strict=False)]
+# Beside an upstream's field rules they are keys, which TOML has as text.
+FieldNumber = Annotated[int, Field(strict=False, ge=2, le=128)]
+CodeRange = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9]{1,19}(-[0-9]{1,19})?$",
+        description='the first digits of card numbers or codes, such as "6217", or a range of'
+        ' them, such as "622126-622925"',
+    ),
+]
 # Relative to the folder of the file it stands in.
 Path = Annotated[
     str,
@@ -44,6 +86,7 @@ class Node(Table):
 
     name: Name = "gateway"
     admin_socket: Path
+    admin_group: str | None = None  # the operating system's group that may open it beside our user
     production: bool = False  # refuses what is for development only
     drain_s: Seconds = 10.0  # how long a stop waits for what is under way
     connections_max: int = Field(default=20_000, ge=1, le=1_000_000)
@@ -164,12 +207,77 @@ class Concentrator(Table):
     terminals: list[str] = Field(min_length=1)  # ids, prefixes ending in *, ranges A-B
 
 
-class Profile(Table):
-    """What a device may do."""
+class OpeningHours(Table):
+    """When requests are taken, on the clock of the time zone.
+
+    What runs past midnight belongs to the day it began on: "18:00-02:00" on "fri" ends on Saturday.
+    """
+
+    days: list[Weekday] = Field(
+        default=["mon", "tue", "wed", "thu", "fri", "sat", "sun"], min_length=1
+    )
+    time: Hours
+
+
+class AmountBounds(Table):
+    """What one request may come to in a currency."""
+
+    currency: Currency
+    min_minor: AmountMinor = 1
+    max_minor: AmountMinor
+
+
+class Limit(Table):
+    """At most so much in a window of time, for each device, merchant or card.
+
+    Windows are those of the clock: a minute, an hour, a business day. What was declined, not sent,
+    reversed or voided does not count.
+    """
+
+    per: Literal["device", "merchant", "card"]
+    window: Literal["minute", "hour", "day"]
+    kinds: list[KindName] = Field(  # what counts, and is refused when it is used up
+        default=[Kind.PURCHASE, Kind.CASH, Kind.CASHBACK, Kind.PREAUTHORISATION], min_length=1
+    )
+    currency: Currency | None = None  # only requests in it count; needed with amount_max_minor
+    amount_max_minor: AmountMinor | None = None  # over it: 61
+    count_max: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None  # over it: 65
+
+
+class Rules(Table):
+    """What a profile and a merchant have in common."""
+
+    currencies: list[Currency] = Field(default_factory=list)  # empty: any
+    card_ranges: list[CodeRange] = Field(default_factory=list)  # empty: any
+    amounts: list[AmountBounds] = Field(default_factory=list)  # empty: any; else of its currency
+    time_zone: TimeZone = "UTC"  # of the hours and of the business day
+    day_starts: TimeOfDay = "00:00"  # when the business day of the limits begins
+    hours: list[OpeningHours] = Field(default_factory=list)  # empty: always
+    limits: list[Limit] = Field(default_factory=list)
+
+
+class Profile(Rules):
+    """What a device may do; what is not named in a list is refused."""
 
     name: Name
     kinds: list[KindName] = Field(min_length=1)
+    entry_modes: list[EntryModeName] = Field(  # of DE22; keying a card number in must be named
+        default=[mode for mode in EntryMode if mode is not EntryMode.MANUAL], min_length=1
+    )
+    offline_advices: bool = True  # false: reports of offline sales (0220) are refused
     keeps_advices: bool = False  # advices are answered 00 and sent later if no upstream is there
+
+
+class Merchant(Rules):
+    """What narrows the profiles of a merchant's devices; it never allows what a profile does not.
+
+    All tables that fit a merchant hold at once.
+    """
+
+    ids: list[str] = Field(min_length=1)  # merchant ids (DE42), or how they begin and *: "8981*"
+    kinds: list[KindName] = Field(default_factory=list)  # empty: those of the profile
+    entry_modes: list[EntryModeName] = Field(default_factory=list)  # empty: those of the profile
+    offline_advices: bool = True
 
 
 class DeviceRange(Table):
@@ -196,6 +304,62 @@ class Backoff(Table):
 
     first_s: Seconds = 0.2
     max_s: Seconds = 5.0
+
+
+class Network(Table):
+    """The 0800s that the gateway starts on an upstream's links."""
+
+    style: Literal["iso", "unionpay"] = "iso"  # iso: DE70 says what for; unionpay: DE60
+    sign_on: bool = False  # a link signs on before its first request, and off after its last
+    sign_on_code: Annotated[
+        str, Field(pattern=r"^[0-9]{3}$", description="three digits in quotes")
+    ] = "001"  # DE70, or the end of DE60 (003 and 004 ask for double-length keys)
+    echo: bool = True  # the host answers echoes: a silent link is asked with one
+    prove: bool = True  # an echo is answered before a link gets its first request
+    sign_on_s: Seconds = 5.0  # how long an answer to sign-on, keys or the first echo may take
+    batch: Annotated[str, Field(pattern=r"^[0-9]{6}$", description="six digits in quotes")] = (
+        "000001"  # in DE60 of the unionpay style
+    )
+    fields: list[
+        Annotated[
+            str,
+            Field(
+                pattern=r"^[1-9][0-9]{0,2}=[ -~]*$",
+                description='NUMBER=TEXT in quotes, such as "41=GATEWAY1"',
+            ),
+        ]
+    ] = Field(default_factory=list)  # set in each of them, besides what the style sets
+
+
+class Health(Table):
+    """When an upstream, or one of its links, gets no new requests, and for how long."""
+
+    suspect_min_s: Seconds = 0.1  # a link silent for less than this is never suspected
+    suspect_factor: float = Field(default=3.0, ge=1, le=100)  # times the usual p99 latency
+    suspect_unknown_s: Seconds = 1.0  # in its place, at least, until enough answers are known
+    answers_known_min: int = Field(default=50, ge=1, le=10_000)  # that many are enough
+    suspect_max_s: Seconds = 2.0  # down after so long without a real answer, whatever it echoes
+    overdue_share: float = Field(default=0.2, gt=0, le=1)  # unanswered among all: also suspected
+    overdue_min: int = Field(default=10, ge=1, le=10_000)  # and at least so many
+    echo_s: Seconds = 0.3  # how long a suspected link's echo may take, if usual echoes are fast
+    echo_idle_s: Seconds = 30.0  # a link that heard nothing for so long is asked with an echo
+    timeouts_max: int = Field(default=3, ge=1, le=10_000)  # so many in a row, and it is down
+    answers_s: Seconds = 10.0  # the window that bad answers (91, 96) are counted in
+    answers_min: int = Field(default=20, ge=1, le=100_000)  # fewer in the window say nothing
+    bad_share: float = Field(default=0.5, gt=0, le=1)  # of bad answers: it is down
+    issuers_min: int = Field(default=3, ge=1, le=1_000)  # 91s of fewer BINs are the banks' own
+    eject_first_s: Seconds = 1.0  # how long it is left alone, twice as long each time
+    eject_max_s: Seconds = 60.0  # up to this; up for so long, it starts over
+    slow_start_s: Seconds = 10.0  # from a tenth of its share to the whole
+
+
+class FieldRules(Table):
+    """How messages to this upstream differ from what its terminals send; answers are put back."""
+
+    drop: list[FieldNumber] = Field(default_factory=list)  # not sent to it
+    set: dict[FieldNumber, str] = Field(default_factory=dict)  # always sent, with this value
+    map: dict[FieldNumber, dict[str, str]] = Field(default_factory=dict)  # value -> value, "*": any
+    require: list[FieldNumber] = Field(default_factory=list)  # without them: the next upstream
 
 
 class Upstream(Table):
@@ -232,8 +396,25 @@ class Upstream(Table):
     approving_codes: list[str] = Field(default=["00", "08", "10", "11", "16"])
     backoff: Backoff = Backoff()
     reversal_backoff: Backoff = Backoff(first_s=0.5, max_s=60.0)
+    network: Network = Network()
+    health: Health = Health()
     user_timeout_s: Seconds = 10.0
     keepalive_idle_s: Annotated[int, Field(ge=1, le=86_400)] = 30
+    merchants: list[str] = Field(default_factory=list)  # boarded: ids, prefixes ending in *
+    knows_terminals: Literal["as_one_host", "one_by_one"] = "as_one_host"
+    terminal_id: str = Field(  # DE41 of every message; empty: the terminal's own
+        default="",
+        pattern=r"^[ -~]{0,8}$",
+        description="up to 8 characters, in quotes",
+    )
+    merchant_id: str = Field(  # DE42 of every message; empty: the terminal's own
+        default="",
+        pattern=r"^[ -~]{0,15}$",
+        description="up to 15 characters, in quotes",
+    )
+    terminals_file: Path | None = None  # CSV, where it knows them one by one
+    terminals_max: int = Field(default=100_000, ge=1, le=10_000_000)  # rows of that file
+    fields: FieldRules = FieldRules()
 
 
 class Member(Table):
@@ -245,15 +426,34 @@ class Group(Table):
     """Upstreams that stand in for each other."""
 
     name: Name
-    strategy: Literal["priority", "weighted"] = "priority"
+    strategy: Literal["priority", "weighted", "least_pending"] = "priority"
     members: list[Member] = Field(min_length=1)
 
 
-class Route(Table):
-    """The first route that fits names the group that a request goes to."""
+class TerminalGroup(Table):
+    """Terminals that routes name together."""
 
     name: Name
-    kinds: list[KindName] = Field(default_factory=list)  # empty: any
+    terminals: list[str] = Field(min_length=1)  # ids, prefixes ending in *, ranges A-B
+
+
+class Route(Table):
+    """The first route that fits names the group that a request goes to.
+
+    It fits where each of its conditions does; one that is absent or empty fits anything.
+    """
+
+    name: Name
+    kinds: list[KindName] = Field(default_factory=list)
+    bins: list[CodeRange] = Field(default_factory=list)  # of cards, or of a wallet's codes
+    entry_modes: list[EntryModeName] = Field(default_factory=list)
+    currencies: list[Currency] = Field(default_factory=list)
+    amount_minor_min: AmountMinor | None = None  # as DE4 has it; both ends belong to it
+    amount_minor_max: AmountMinor | None = None
+    merchants: list[str] = Field(default_factory=list)  # ids, prefixes ending in *
+    terminal_groups: list[Name] = Field(default_factory=list)
+    hours: list[OpeningHours] = Field(default_factory=list)
+    time_zone: TimeZone = "UTC"  # of the hours
     group: Name
 
 
@@ -285,6 +485,46 @@ class Retention(Table):
 
 class Limits(Table):
     under_way_max: int = Field(default=5_000, ge=1, le=1_000_000)  # transactions; over it: 96
+    counters_max: int = Field(default=1_000_000, ge=100, le=100_000_000)  # of limits; over it: 96
+    takings_max: int = Field(  # older ones can no longer be given back to a limit
+        default=200_000, ge=100, le=100_000_000
+    )
+
+
+class Audit(Table):
+    """The record of who did what: each entry is bound to the one before it by its hash."""
+
+    folder: Path | None = None  # default: audit, beside the store
+    file_bytes_max: int = Field(default=16_777_216, ge=65_536, le=1_073_741_824)  # then the next
+    files_kept: int = Field(default=500, ge=2, le=100_000)  # then the oldest is deleted
+    waiting_max: int = Field(default=1_000, ge=10, le=100_000)  # records not on disk yet
+
+
+class Operator(Table):
+    """Somebody who may give orders at the admin socket, known by the operating system's user."""
+
+    name: Name
+    users: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1)  # names or numbers
+    roles: list[Literal["viewer", "operator", "keys", "admin"]] = Field(min_length=1)
+
+
+class Approvals(Table):
+    """What is done only once a second operator has said yes (`gateway approve`)."""
+
+    actions: list[
+        Literal[
+            "terminals.activate",
+            "terminals.resume",
+            "terminals.bind",
+            "terminals.import",
+            "reversals.retry",
+            "reversals.resolve",
+            "config.confirm",
+            "blocklists.unblock",
+        ]
+    ] = Field(default_factory=list)
+    expires_h: float = Field(default=24.0, gt=0, le=24 * 31)
+    pending_max: int = Field(default=100, ge=1, le=10_000)
 
 
 class Settings(Table):
@@ -299,7 +539,9 @@ class Settings(Table):
     groups: list[Group] = Field(min_length=1)
     routes: list[Route] = Field(min_length=1)
     profiles: list[Profile] = Field(min_length=1)
+    merchants: list[Merchant] = Field(default_factory=list)
     concentrators: list[Concentrator] = Field(default_factory=list)
+    terminal_groups: list[TerminalGroup] = Field(default_factory=list)
     dialects: list[Path] = Field(default_factory=list)  # files beside those shipped
     log: Log = Log()
     metrics: Metrics = Metrics()
@@ -307,3 +549,6 @@ class Settings(Table):
     repeats: Repeats = Repeats()
     retention: Retention = Retention()
     limits: Limits = Limits()
+    audit: Audit = Audit()
+    operators: list[Operator] = Field(default_factory=list)
+    approvals: Approvals = Approvals()
