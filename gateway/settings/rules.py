@@ -17,7 +17,7 @@ from gateway.settings.findings import Findings, shown_value
 from gateway.settings.lines import KeyPath
 from gateway.settings.wording import did_you_mean
 
-_NAMED = ("listeners", "upstreams", "groups", "routes", "profiles", "concentrators")
+_NAMED = ("listeners", "upstreams", "groups", "routes", "profiles", "concentrators", "operators")
 _PREFIX_BYTES = {"binary2": 2, "ascii4": 4, "bcd2": 2}
 _LENGTH_MAX = {"binary2": 65_535, "ascii4": 9_999, "bcd2": 9_999}
 _TPDU_BYTES = 5
@@ -42,6 +42,7 @@ def check_values(top: Part, findings: Findings) -> None:
     for concentrator in top.parts("concentrators"):
         _concentrator(concentrator, findings)
     _registry_ranges(top.part("registry"), findings)
+    _operators(top, findings)
     _retention(top, findings)
     check_metrics(top.part("metrics"), findings)
     check_listen_twice(top, findings)
@@ -310,6 +311,29 @@ def _concentrator(concentrator: Part, findings: Findings) -> None:
                 f"{shown_value(text)} names no terminal",
                 'write an id ("T0000001"), a prefix ("T00*") or a range ("T0000001-T0000999")',
             )
+
+
+def _operators(top: Part, findings: Findings) -> None:
+    """One person is one operator; and where two must agree, there must be two."""
+    known: dict[str, str] = {}
+    names: set[str] = set()
+    for operator in top.parts("operators"):
+        name = operator.text("name") or ""
+        names.add(name)
+        for path, user in operator.texts("users"):
+            if known.setdefault(user, name) != name:
+                findings.error(
+                    path,
+                    f"{shown_value(user)} is operator {shown_value(known[user])} already",
+                    "write each user once: who did what is told by it",
+                )
+    approvals = top.part("approvals")
+    if next(approvals.texts("actions"), None) is not None and len(names) < 2:
+        findings.error(
+            approvals.at("actions"),
+            f"wants two operators, and there {'is one' if names else 'are none'}",
+            "write two or more [[operators]] tables, or no actions",
+        )
 
 
 def _registry_ranges(registry: Part, findings: Findings) -> None:

@@ -70,6 +70,16 @@ class Event(StrEnum):
     DEVICES_IMPORTED = "devices_imported"
     ADMIN_FAILED = "admin_failed"
     ALARM_COMMAND_FAILED = "alarm_command_failed"
+    OPERATOR_REFUSED = "operator_refused"
+    APPROVAL_WANTED = "approval_wanted"
+    AUDIT_HEAD = "audit_head"
+    AUDIT_FAILED = "audit_failed"
+    AUDIT_RECOVERED = "audit_recovered"
+    AUDIT_DAMAGED = "audit_damaged"
+    # the configuration
+    CONFIG_LOADED = "config_loaded"
+    CONFIG_REFUSED = "config_refused"
+    CONFIG_WAITS = "config_waits"
 
 
 DEBUG, INFO, WARNING, ERROR = "debug", "info", "warning", "error"
@@ -99,6 +109,8 @@ _OTHER_LEVELS = {
         Event.ANSWER_MISMATCHED,
         Event.LOG_LINES_DROPPED,
         Event.NODE_DRAIN_INCOMPLETE,
+        Event.OPERATOR_REFUSED,
+        Event.CONFIG_WAITS,
     ),
     ERROR: (
         Event.INVARIANT_BROKEN,
@@ -111,6 +123,9 @@ _OTHER_LEVELS = {
         Event.RETENTION_FAILED,
         Event.ADMIN_FAILED,
         Event.ALARM_COMMAND_FAILED,
+        Event.AUDIT_FAILED,
+        Event.AUDIT_DAMAGED,
+        Event.CONFIG_REFUSED,
     ),
 }
 
@@ -131,6 +146,10 @@ ALARMS = frozenset(
         Event.UPSTREAM_DOWN,
         Event.STORE_FAILING,
         Event.RETENTION_FAILED,
+        Event.AUDIT_FAILED,
+        Event.AUDIT_DAMAGED,
+        Event.CONFIG_REFUSED,
+        Event.CONFIG_WAITS,
     )
 )
 
@@ -140,6 +159,8 @@ CLEARS: dict[Event, tuple[Event, ...]] = {
     Event.STORE_RECOVERED: (Event.STORE_FAILING,),
     Event.RETENTION_DONE: (Event.RETENTION_FAILED,),
     Event.CRL_LOADED: (Event.CRL_STALE, Event.CRL_FAILED),
+    Event.AUDIT_RECOVERED: (Event.AUDIT_FAILED,),
+    Event.CONFIG_LOADED: (Event.CONFIG_REFUSED, Event.CONFIG_WAITS),
 }
 
 # Events of the main path: they are written, and nobody else is told; metrics are counted there.
