@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from random import SystemRandom
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, Literal, NoReturn, TypeVar
 
 import apsw
 import trio
@@ -24,6 +24,8 @@ from loadtest.chaos_plan import plan_of
 from loadtest.control import ControlError, ask
 from loadtest.demo import DemoOptions, run_demo
 from loadtest.disks import NoDisk, keep_mounts_private
+from loadtest.failover import FailoverOptions, run_failover, told
+from loadtest.failover_cases import BY_NAME, CASES
 from loadtest.fleet import CONNECT_S, Fleet, FleetOptions, terminal_names
 from loadtest.processes import ChildFailed
 from loadtest.reconcile import reconcile_files
@@ -260,6 +262,63 @@ def chaos(
     raise typer.Exit(0 if result.passed else _FAILED)
 
 
+@app.command()
+def failover(
+    *,
+    case: Annotated[
+        list[str] | None,
+        typer.Option("--case", help=f"{', '.join(BY_NAME)}; default: all."),
+    ] = None,
+    seconds: Annotated[float, typer.Option("--seconds", min=1, max=600)] = 6.0,
+    rate: Annotated[float, typer.Option("--rate", min=1, help="Purchases/s in all.")] = 500.0,
+    back_s: Annotated[
+        float, typer.Option("--back-s", min=1, max=600, help="How long it is watched once well.")
+    ] = 15.0,
+    flapping_s: Annotated[float, typer.Option("--flapping-s", min=4, max=600)] = 60.0,
+    terminals: Annotated[
+        int, typer.Option("--terminals", min=0, max=20_000, help="0: as many as are needed.")
+    ] = 0,
+    acquirer: Annotated[
+        str, typer.Option("--acquirer", help="ours, or isoload where its sources are at hand.")
+    ] = "ours",
+    tls: Annotated[bool, typer.Option("--tls", help="Terminals call over mutual TLS.")] = False,
+    upstream: Annotated[
+        list[str] | None, typer.Option("--upstream", help="A line of TOML for both upstreams.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep ledgers and logs anyway.")] = False,
+    seed: Annotated[int, typer.Option("--seed")] = 1,
+    json: AsJson = False,
+) -> None:
+    """Sicken an acquirer under load in every way; exit 0 only if every target is met."""
+    wanted = [name for name in case or ["all"] if name]
+    unknown = [name for name in wanted if name != "all" and name not in BY_NAME]
+    if unknown:
+        raise typer.BadParameter(f"no case {unknown[0]!r}; there are {', '.join(BY_NAME)}")
+    options = FailoverOptions(
+        seconds=seconds,
+        back_s=back_s,
+        flapping_s=flapping_s,
+        rate=rate,
+        terminals=terminals,
+        acquirer=_acquirer_kind(acquirer),
+        tls=tls,
+        upstream_settings=tuple(upstream or ()),
+        keep=keep,
+        seed=seed,
+    )
+    cases = CASES if "all" in wanted else [BY_NAME[name] for name in wanted]
+    results = _told(partial(_unless_stopped, partial(run_failover, cases, options, _say)))
+    if results is None:
+        _fail("stopped before its end")
+    passed = all(result.passed for result in results)
+    if json:
+        _print_json({"passed": passed, "cases": [result.summary() for result in results]})
+    else:
+        for result in results:
+            _print_line(told(result))
+    raise typer.Exit(0 if passed else _FAILED)
+
+
 # --- running -------------------------------------------------------------------------------------
 
 
@@ -329,6 +388,14 @@ def _valid(make: Callable[[], T]) -> T:
         return make()
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _acquirer_kind(text: str) -> Literal["ours", "isoload"]:
+    if text == "ours":
+        return "ours"
+    if text == "isoload":
+        return "isoload"
+    raise typer.BadParameter(f"--acquirer {text!r}: ours or isoload would be right")
 
 
 def _address(text: str) -> HostPort:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -25,6 +28,7 @@ from loadtest.switches import Switches
 from loadtest.wire import MessageReader, Wire, shipped_wire
 
 _NETWORK = "8"
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class Acquirer:
@@ -58,7 +62,7 @@ class Acquirer:
         changes = dict(changes)
         disconnect = changes.pop("disconnect", False)
         self.switches = self.switches.changed(changes)
-        if str(disconnect).lower() in ("true", "1", "yes"):
+        if self.switches.reset or str(disconnect).lower() in ("true", "1", "yes"):
             for connection in tuple(self._connections):
                 connection.cancel()
         self._changed.set()
@@ -73,6 +77,9 @@ class Acquirer:
         """A control line: changes switches, and tells where they stand."""
         switches = self.change(asked) if asked else self.switches
         return {"switches": switches.model_dump(mode="json"), "counts": self.summary()}
+
+    def _resets(self) -> bool:
+        return self.switches.reset
 
     # --- connections -------------------------------------------------------------------------
 
@@ -112,6 +119,10 @@ class Acquirer:
     async def serve_stream(self, stream: trio.abc.Stream) -> None:
         """Answers one connection until it ends, is cut by a switch, or says what cannot be read."""
         self.counts["connections"] += 1
+        if self._resets():
+            self.counts["reset"] += 1
+            await _reset(stream)
+            return
         try:
             async with trio.open_nursery() as nursery:
                 self._connections.add(nursery.cancel_scope)
@@ -121,7 +132,11 @@ class Acquirer:
                     self._connections.discard(nursery.cancel_scope)
         finally:
             # Not an orderly end: nothing that is still owed is sent, and nobody is waited for.
-            await trio.aclose_forcefully(stream)
+            if self._resets():
+                self.counts["reset"] += 1
+                await _reset(stream)
+            else:
+                await trio.aclose_forcefully(stream)
 
     async def _read(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> None:
         reader = MessageReader(stream, self._wire)
@@ -150,9 +165,8 @@ class Acquirer:
                 await trio.sleep(switches.hold_ms / 1000)
         decide = partial(self._host.answer, request, switches)
         answer = decide() if network else await self._commit.submit(decide)
-        if not network and (switches.delay_ms or switches.jitter_ms):
-            jitter_ms = self._random.random() * switches.jitter_ms
-            await trio.sleep((switches.delay_ms + jitter_ms) / 1000)
+        if not network and (delay_s := switches.delay_s(self._random)):
+            await trio.sleep(delay_s)
         if self._keeps_silent(network=network):
             self.counts["withheld"] += 1
             return
@@ -169,6 +183,15 @@ class Acquirer:
         if switches.mute:
             return not (network and switches.echo_while_mute)
         return not network and bool(switches.drop) and self._random.random() < switches.drop
+
+
+async def _reset(stream: trio.abc.Stream) -> None:
+    """Ends a connection with an RST, where it is one that can have such a thing."""
+    transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    if isinstance(transport, trio.SocketStream):
+        with suppress(OSError):  # the other side was first
+            transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    await trio.aclose_forcefully(stream)
 
 
 async def _listeners(address: HostPort) -> list[trio.SocketListener]:

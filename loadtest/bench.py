@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway import __version__, faults
+from loadtest.isoload import SOURCES, built
 from loadtest.processes import Child, ChildFailed, Children, python, run_once
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -58,7 +59,7 @@ def main(
     *,
     isoload: Annotated[
         Path, typer.Option("--isoload", help="The folder of isoload's sources.")
-    ] = _ROOT.parent / "shared" / "tools" / "isoload",
+    ] = SOURCES,
     setup_only: Annotated[
         bool, typer.Option("--setup-only", help="Make the certificates and stop.")
     ] = False,
@@ -73,7 +74,7 @@ def main(
         trio.run(_set_up, console)
         if setup_only:
             return
-        tool = trio.run(_build, isoload, console)
+        tool = trio.run(built, isoload)
         if tool is None:
             console.print(f"{isoload}: isoload is not there, so there is nothing to measure with")
             return
@@ -100,17 +101,6 @@ async def _set_up(console: Console) -> None:
             *("--ca", str(_CERTS), "--out", str(_TERMINALS)),
             timeout_s=300,
         )
-
-
-async def _build(isoload: Path, console: Console) -> Path | None:
-    build = isoload / "build.sh"
-    if not build.exists():
-        return None
-    tool = _VAR / "tools" / "isoload"
-    if not tool.exists():
-        console.print("Building isoload ...")
-        await run_once("bash", str(build), str(tool.parent), timeout_s=300)
-    return tool
 
 
 async def _measure(tool: Path, quick: bool, console: Console) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from loadtest.cards import Shop
 from loadtest.commit import GroupCommit
 from loadtest.connection import Connection, Dial, dialler
 from loadtest.ledger import TerminalLedger
-from loadtest.terminal import Behaviour, Sale, Terminal, TerminalName
+from loadtest.terminal import Behaviour, Book, Commit, Sale, Terminal, TerminalName
 from loadtest.wire import Wire, shipped_wire
 
 CONNECT_S = 10.0
@@ -69,26 +69,8 @@ class Fleet:
         self._observe = observe
         self._ledger = TerminalLedger(options.ledger)
         self._commit = GroupCommit(self._ledger.database)
-        self.terminals = [self._terminal(name, options) for name in options.names]
-
-    def _terminal(self, name: TerminalName, options: FleetOptions) -> Terminal:
-        return Terminal(
-            name=name,
-            behaviour=options.behaviour,
-            shop=Shop(
-                seed=options.seed,
-                number=name.number,
-                amount_min_minor=options.amount_min_minor,
-                amount_max_minor=options.amount_max_minor,
-            ),
-            connection=Connection(
-                dial=_dial_of(name, options), wire=options.wire, connect_s=options.connect_s
-            ),
-            ledger=self._ledger,
-            commit=self._commit,
-            clock=SystemClock(),
-            random=Random(f"{options.seed}/{name.number}"),
-            observe=self._sold,
+        self.terminals = terminals_of(
+            options, ledger=self._ledger, commit=self._commit, observe=self._sold
         )
 
     def _sold(self, sale: Sale) -> None:
@@ -130,6 +112,37 @@ class Fleet:
 
     def close(self) -> None:
         self._ledger.close()
+
+
+def terminals_of(
+    options: FleetOptions, *, ledger: Book, commit: Commit, observe: Callable[[Sale], None]
+) -> list[Terminal]:
+    """The terminals that some options describe.
+
+    Raises gateway.errors.CertificateUnusable for certificates that cannot be used.
+    """
+    behaviour, clock = options.behaviour, SystemClock()
+    return [
+        Terminal(
+            name=name,
+            behaviour=behaviour,
+            shop=Shop(
+                seed=options.seed,
+                number=name.number,
+                amount_min_minor=options.amount_min_minor,
+                amount_max_minor=options.amount_max_minor,
+            ),
+            connection=Connection(
+                dial=_dial_of(name, options), wire=options.wire, connect_s=options.connect_s
+            ),
+            ledger=ledger,
+            commit=commit,
+            clock=clock,
+            random=Random(f"{options.seed}/{name.number}"),
+            observe=observe,
+        )
+        for name in options.names
+    ]
 
 
 def _dial_of(name: TerminalName, options: FleetOptions) -> Dial:

@@ -171,22 +171,15 @@ format = "json"
 [[listeners]]
 name = "shops"
 listen = "{listen}"
-security = "mutual-tls"
 dialect = "iso87_ascii"
-
-[listeners.tls]
-certificate = "certs/server.crt"
-key = "certs/server.key"
-client_ca = "certs/ca.crt"
-crl = "certs/ca.crl"
-
+{security}
 [[profiles]]
 name = "retail"
 kinds = ["purchase", "void", "refund", "balance"]
 
 [registry]
 default_profile = "retail"
-
+{ranges}
 [[groups]]
 name = "acquirers"
 strategy = "weighted"
@@ -197,6 +190,23 @@ name = "default"
 group = "acquirers"
 """
 
+_MUTUAL_TLS = """\
+security = "mutual-tls"
+
+[listeners.tls]
+certificate = "certs/server.crt"
+key = "certs/server.key"
+client_ca = "certs/ca.crt"
+crl = "certs/ca.crl"
+"""
+_PLAIN = """\
+security = "plain"
+"""
+_RANGE = """
+[[registry.ranges]]
+terminals = "{ids}"
+profile = "retail"
+"""
 _UPSTREAM = """
 [[upstreams]]
 name = "{name}"
@@ -220,14 +230,22 @@ def write_configuration(
     late_max_s: float = 60.0,
     store: str = "gateway.db",
     upstream_settings: str = "",
+    plain_terminals: str = "",
 ) -> Path:
     """A gateway.toml for a folder with certs/ in it; returns its path.
 
-    `upstream_settings` are more lines of TOML for every upstream.
+    `upstream_settings` are more lines of TOML for every upstream. `plain_terminals` is a range of
+    ids: they call over plain TCP then, certs/ is not needed, and nobody has to be enrolled.
     """
     members = ", ".join(f'{{ upstream = "{upstream}" }}' for upstream in upstreams)
     text = _CONFIGURATION.format(
-        name=name, drain_s=float(drain_s), listen=listen, members=members, store=store
+        name=name,
+        drain_s=float(drain_s),
+        listen=listen,
+        members=members,
+        store=store,
+        security=_PLAIN if plain_terminals else _MUTUAL_TLS,
+        ranges=_RANGE.format(ids=plain_terminals) if plain_terminals else "",
     ) + "".join(
         _UPSTREAM.format(
             name=upstream,

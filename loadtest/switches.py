@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from random import Random
+from typing import Annotated, Self
 
 from pydantic import (
     BaseModel,
@@ -14,6 +16,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    model_validator,
 )
 
 from gateway.wire.message import Message
@@ -80,12 +83,16 @@ class Switches(BaseModel):
         default=0, ge=0, le=3_600_000
     )  # committed first, answered so much later
     jitter_ms: float = Field(default=0, ge=0, le=3_600_000)  # up to so much more, evenly
+    # A long tail: 98 % of answers take from … to …, log-normal, and none less or more.
+    tail_from_ms: float = Field(default=0, ge=0, le=3_600_000)
+    tail_to_ms: float = Field(default=0, ge=0, le=3_600_000)  # 0: no tail
     hold_ms: float = Field(default=0, ge=0, le=3_600_000)  # requests wait so long to be looked at
     drop: float = Field(default=0, ge=0, le=1)  # share of answers lost after the commit
     lose: float = Field(default=0, ge=0, le=1)  # share of requests never seen
     mute: bool = False  # takes everything, answers nothing
     echo_while_mute: bool = False  # a front end that lives while its host does not
     refuse: bool = False  # new connections are refused; open ones stay
+    reset: bool = False  # open connections are reset, new ones as soon as they are accepted
     response_code: str = Field(default="", pattern=r"^([0-9A-Z]{2})?$")  # for everything financial
     decline: Annotated[
         tuple[DeclineRule, ...],
@@ -94,6 +101,21 @@ class Switches(BaseModel):
     ] = ()
     reversals_ignored: bool = False  # answered 00, and the money is kept: a host that cheats
     tombstones: bool = True  # a reversal that overtakes its original keeps it from being approved
+
+    @model_validator(mode="after")
+    def _tail_is_one(self) -> Self:
+        if self.tail_to_ms and not 0 < self.tail_from_ms <= self.tail_to_ms:
+            raise ValueError("tail_from_ms must be above 0, and no more than tail_to_ms")
+        return self
+
+    def delay_s(self, random: Random) -> float:
+        """How long an answer is kept back once its decision is durable."""
+        delay_ms = self.delay_ms
+        if self.jitter_ms:
+            delay_ms += random.random() * self.jitter_ms
+        if self.tail_to_ms:
+            delay_ms += _long_tail_ms(self.tail_from_ms, self.tail_to_ms, random)
+        return delay_ms / 1000
 
     def changed(self, changes: Mapping[str, object]) -> Switches:
         """A new set with some changed; text is read as the switch's type. Raises BadSwitch."""
@@ -112,3 +134,12 @@ class Switches(BaseModel):
         if self.response_code:
             return self.response_code
         return next((rule.code for rule in self.decline if rule.fits(message)), "00")
+
+
+_SIGMAS = 2.326  # of a normal distribution: 98 % lie within so many of the middle
+
+
+def _long_tail_ms(from_ms: float, to_ms: float, random: Random) -> float:
+    middle = math.log(from_ms * to_ms) / 2
+    sigma = math.log(to_ms / from_ms) / (2 * _SIGMAS)
+    return min(max(random.lognormvariate(middle, sigma), from_ms), to_ms)

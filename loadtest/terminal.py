@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
+from typing import Protocol, TypeVar
 
 import trio
 
@@ -13,13 +14,30 @@ from gateway.clock import Clock
 from gateway.wire.message import APPROVAL_CODE, Message
 from loadtest import requests
 from loadtest.cards import Basket, Shop
-from loadtest.commit import GroupCommit
 from loadtest.connection import Connection, NoAnswer, NoConnection
 from loadtest.host import APPROVING_CODES, ORIGINAL_NOT_FOUND
-from loadtest.ledger import Attempt, Outcome, TerminalLedger
+from loadtest.ledger import Attempt, Outcome
+
+T = TypeVar("T")
 
 _STANS = 999_999
 _REVERSAL_ENDS = frozenset(("00", ORIGINAL_NOT_FOUND))
+
+
+class Book(Protocol):
+    """Where a terminal writes its attempts down: a TerminalLedger, or its like."""
+
+    def put(self, attempt: Attempt) -> None: ...
+
+    def last_sequence(self, terminal_id: str) -> int: ...
+
+    def unsettled(self, terminal_id: str) -> list[Attempt]: ...
+
+
+class Commit(Protocol):
+    """How what is written to the book is made to last: a GroupCommit, or its like."""
+
+    async def submit(self, work: Callable[[], T]) -> T: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +71,8 @@ class Sale:
     attempt: Attempt
     due_s: float  # when it should have started
     started_s: float
-    ended_s: float
+    ended_s: float  # settled, by a reversal where no answer came
+    told_s: float  # when the till had its answer, or no longer waited for one
 
 
 class Terminal:
@@ -66,8 +85,8 @@ class Terminal:
         behaviour: Behaviour,
         shop: Shop,
         connection: Connection,
-        ledger: TerminalLedger,
-        commit: GroupCommit,
+        ledger: Book,
+        commit: Commit,
         clock: Clock,
         random: Random,
         observe: Callable[[Sale], None],
@@ -86,6 +105,7 @@ class Terminal:
         self._unsettled = ledger.unsettled(name.terminal_id)
         self._stopping = trio.Event()
         self._backoff_s = behaviour.backoff_first_s
+        self._told_s = 0.0
         self.trouble = ""  # why it was last without a connection
 
     def stop(self) -> None:
@@ -100,7 +120,7 @@ class Terminal:
         try:
             for attempt in self._unsettled:
                 await self._settle(attempt)
-            await self._wait_for_line()
+            await self.wait_for_line()
             await self._buy_until_stopped()
             await self.connection.close()
         finally:
@@ -115,16 +135,17 @@ class Terminal:
             with trio.move_on_at(due_s):
                 await self._stopping.wait()
             if self._behaviour.waits_for_line:
-                await self._wait_for_line()
+                await self.wait_for_line()
             if self._stopping.is_set():
                 return
-            await self._buy(due_s)
+            await self.sell(due_s)
             # A till does not catch up on customers who came while it was busy.
             due_s = max(due_s + period_s, trio.current_time())
 
     # --- one purchase ------------------------------------------------------------------------
 
-    async def _buy(self, due_s: float) -> None:
+    async def sell(self, due_s: float) -> None:
+        """One purchase of a customer who came at `due_s`; returns once it is settled."""
         started_s = trio.current_time()
         self._sequence += 1
         basket = self._shop.basket(self._sequence)
@@ -133,9 +154,10 @@ class Terminal:
             await self._write(attempt)
             ended = await self._ask(attempt, basket)
         else:
+            self._told_s = trio.current_time()
             ended = self._ended(attempt, Outcome.UNSENT)
             await self._write(ended)
-        self._observe(Sale(ended, due_s, started_s, trio.current_time()))
+        self._observe(Sale(ended, due_s, started_s, trio.current_time(), self._told_s))
         if ended.outcome is Outcome.UNSENT:
             await self._pause()
 
@@ -182,6 +204,7 @@ class Terminal:
 
     async def _conclude(self, attempt: Attempt, answer: Message | None) -> Attempt:
         """Write down what an answer says; without one the attempt is reversed."""
+        self._told_s = trio.current_time()
         if answer is None:
             return await self._reverse(attempt)
         code = answer.response_code
@@ -244,7 +267,7 @@ class Terminal:
         self._backoff_s = self._behaviour.backoff_first_s
         return True
 
-    async def _wait_for_line(self) -> None:
+    async def wait_for_line(self) -> None:
         """Returns once there is a line, or nothing more is to be bought."""
         while not self._stopping.is_set() and not await self._connected():
             await self._pause()

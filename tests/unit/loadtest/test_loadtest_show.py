@@ -62,5 +62,5 @@ def test_a_sale_is_one_readable_line() -> None:
         response_code="51",
         started_ms=1_795_293_234_000,
     )
-    line = sale_line(Sale(attempt, due_s=1.0, started_s=1.0, ended_s=1.0042))
+    line = sale_line(Sale(attempt, due_s=1.0, started_s=1.0, ended_s=1.0042, told_s=1.0042))
     assert line.split() == ["20:33:54", "T0000001", "12.05", "declined", "51", "4.2", "ms"]
