@@ -33,6 +33,7 @@ from gateway.transactions.records import Records
 from gateway.transactions.request import Reply, Request
 from gateway.transactions.reversals import Reversals
 from gateway.transactions.takebacks import TakeBacks
+from gateway.upstreams.conditions import subject_of
 from gateway.upstreams.pool import Pool, Upstream
 from gateway.upstreams.routing import Router
 from gateway.wire.message import (
@@ -189,10 +190,11 @@ class Flow:
             return self._refuse(request, decision.reason, decision.rule)
         if kind in FOLLOWING_KINDS:
             return await self._following(request, draft)
-        return await self._forwarded(request, draft, self._routed(kind))
+        return await self._forwarded(request, draft, self._routed(request))
 
-    def _routed(self, kind: Kind) -> list[Upstream]:
-        return [self._pool[name] for name in self._router.candidates(kind)]
+    def _routed(self, request: Request) -> list[Upstream]:
+        choice = self._router.choose(subject_of(request.message, request.kind, request.wall_ms))
+        return [self._pool[name] for name in choice.upstreams]
 
     async def _following(self, request: Request, draft: Transaction) -> Reply:
         """A void, completion, adjustment or refund goes to the upstream that got its original."""
@@ -201,7 +203,7 @@ class Flow:
         if original is None:
             if request.kind is Kind.REFUND and not refers(request.message):
                 # A refund of what was bought elsewhere, or long ago: it names no original.
-                return await self._forwarded(request, draft, self._routed(request.kind))
+                return await self._forwarded(request, draft, self._routed(request))
             return self._refuse(request, Reason.ORIGINAL_NOT_FOUND, "original")
         async with self._originals.held(original.transaction_id):
             original = await self._originals.fresh(original)
