@@ -1,4 +1,4 @@
-"""The network messages of an upstream: how they are made, and what those it sends are for (no I/O)."""
+"""An upstream's network messages: making them, and telling what those it sends are for (no I/O)."""
 
 from __future__ import annotations
 
