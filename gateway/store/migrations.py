@@ -114,6 +114,11 @@ CREATE TABLE stan_blocks (
     PRIMARY KEY (upstream, first)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE notes (
+    name TEXT PRIMARY KEY,
+    text TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE devices (
     device_id INTEGER PRIMARY KEY,
     terminal_id TEXT NOT NULL,
@@ -334,6 +339,11 @@ CREATE TRIGGER trim INSTEAD OF INSERT ON other_operations WHEN new.operation = 1
         SELECT terminal_id, number FROM batches WHERE closed_ms > 0 AND closed_ms < new.b
         ORDER BY closed_ms LIMIT new.c
     );
+END;
+
+CREATE TRIGGER put_note INSTEAD OF INSERT ON other_operations WHEN new.operation = 18 BEGIN
+    INSERT OR REPLACE INTO notes SELECT new.a, new.b WHERE new.b <> '';
+    DELETE FROM notes WHERE name = new.a AND new.b = '';
 END;
 """
 

@@ -152,6 +152,12 @@ class Reads:
     async def devices(self) -> list[Device]:
         return [rows.device(row) for row in await self._read(queries.SELECT_DEVICES)]
 
+    async def notes(self, prefix: str) -> dict[str, str]:
+        found = await self._read(
+            "SELECT name, text FROM notes WHERE substr(name, 1, length(?1)) = ?1", prefix
+        )
+        return dict(found)
+
     async def last_transaction_id(self) -> int:
         found = await self._read("SELECT max(transaction_id) FROM transactions")
         return found[0][0] or 0

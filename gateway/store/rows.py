@@ -24,6 +24,7 @@ from gateway.store.store import (
     OweReversal,
     PutBatch,
     PutDevice,
+    PutNote,
     PutTombstone,
     PutUpload,
     Reroute,
@@ -229,6 +230,10 @@ def _trim(change: Trim) -> tuple[Row, int]:
     return _padded(17, 0, change.what, change.before_ms, change.rows_max), change.rows_max
 
 
+def _put_note(change: PutNote) -> tuple[Row, int]:
+    return _padded(18, 0, change.name, change.text), 1
+
+
 def _padded(*values: object) -> Row:
     return values + (None,) * (COLUMNS - len(values))
 
@@ -249,6 +254,7 @@ _WRITERS: Final[dict[type, Callable[[Any], tuple[Row, int]]]] = {
     PutUpload: _put_upload,
     Forget: _forget,
     Trim: _trim,
+    PutNote: _put_note,
 }
 
 # --- and back -------------------------------------------------------------------------------------

@@ -290,6 +290,14 @@ class TouchDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class PutNote:
+    """A small fact that holds until it is changed, by name: what an operator has set."""
+
+    name: str
+    text: str  # empty: there is no such fact any more
+
+
+@dataclass(frozen=True, slots=True)
 class Forget:
     """Delete transactions and all that belongs to them.
 
@@ -333,6 +341,7 @@ Operation = (
     | ReserveStans
     | PutDevice
     | TouchDevice
+    | PutNote
 )
 
 
@@ -475,6 +484,10 @@ class Store(Protocol):
         ...
 
     async def devices(self) -> list[Device]: ...
+
+    async def notes(self, prefix: str) -> dict[str, str]:
+        """The small facts whose names begin so."""
+        ...
 
     async def last_transaction_id(self) -> int:
         """The highest id in use; 0 in a new store."""

@@ -31,6 +31,7 @@ from gateway.store.store import (
     OweReversal,
     PutBatch,
     PutDevice,
+    PutNote,
     PutTombstone,
     PutUpload,
     Reroute,
@@ -100,6 +101,7 @@ operations = st.one_of(
     st.builds(ReserveStans, names, st.sampled_from([0, 1_000]), small),
     st.builds(PutDevice, st.builds(a_device, numbers, place=st.text(max_size=5))),
     st.builds(TouchDevice, numbers, small),
+    st.builds(PutNote, names, st.sampled_from(["", "drained", "disabled"])),
 )
 intents = st.fixed_dictionaries(
     {
@@ -183,6 +185,7 @@ async def _compare(model: FakeStore, store: SqliteStore) -> None:
     assert {key: list(await store.stan_blocks(key)) for key in ("one", "two")} == {
         key: sorted(await model.stan_blocks(key), key=lambda b: b.first) for key in ("one", "two")
     }
+    assert await store.notes("o") == await model.notes("o")
     assert await store.devices() == sorted(await model.devices(), key=lambda d: d.device_id)
 
 

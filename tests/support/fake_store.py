@@ -26,6 +26,7 @@ from gateway.store.store import (
     OweReversal,
     PutBatch,
     PutDevice,
+    PutNote,
     PutTombstone,
     PutUpload,
     Reroute,
@@ -76,6 +77,7 @@ class FakeStore:
     tombs: dict[str, Tombstone] = field(default_factory=dict)
     batches_by_key: dict[tuple[str, int], Batch] = field(default_factory=dict)
     uploaded: dict[tuple[str, int, str], PutUpload] = field(default_factory=dict)
+    noted: dict[str, str] = field(default_factory=dict)
     partly_reversed: dict[int, int] = field(default_factory=dict)
     following: dict[int, int] = field(default_factory=dict)  # what follows -> its original
     rrns: dict[int, str] = field(default_factory=dict)  # as answered
@@ -222,6 +224,10 @@ class FakeStore:
         await self._read()
         return list(self.devices_by_id.values())
 
+    async def notes(self, prefix: str) -> dict[str, str]:
+        await self._read()
+        return {name: text for name, text in self.noted.items() if name.startswith(prefix)}
+
     async def last_transaction_id(self) -> int:
         await self._read()
         return max(self.transactions, default=0)
@@ -308,6 +314,7 @@ class FakeStore:
             self.tombs,
             self.batches_by_key,
             self.uploaded,
+            self.noted,
             self.partly_reversed,
             self.rrns,
             self.following,
@@ -356,6 +363,10 @@ class FakeStore:
             case ReserveStans():
                 block = StanBlock(operation.upstream, operation.first, operation.reserved_ms)
                 self.blocks[operation.upstream, operation.first] = block
+            case PutNote():
+                self.noted.pop(operation.name, None)
+                if operation.text:
+                    self.noted[operation.name] = operation.text
             case PutTombstone():
                 self.tombs[operation.tombstone.key_prefix] = operation.tombstone
             case PutBatch():
