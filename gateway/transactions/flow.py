@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from gateway.clock import Clock
 from gateway.errors import InDoubt, KeyUnavailable, NotSent, StoreError
-from gateway.policy.decide import Policy, Refused
+from gateway.policy.decide import Policy, Refused, Subject
 from gateway.policy.response_codes import APPROVED, Reason, response_code
 from gateway.store.store import Reroute, State, Store, Transaction
 from gateway.telemetry.events import Emit, Event
@@ -33,6 +33,7 @@ from gateway.transactions.records import Records
 from gateway.transactions.request import Reply, Request
 from gateway.transactions.reversals import Reversals
 from gateway.transactions.takebacks import TakeBacks
+from gateway.upstreams.adaptation import CannotAdapt
 from gateway.upstreams.conditions import subject_of
 from gateway.upstreams.pool import Pool, Upstream
 from gateway.upstreams.routing import Router
@@ -155,6 +156,9 @@ class Flow:
         self._under_way[key] = exchange
         try:
             exchange.reply = await self._done(request, draft)
+            if exchange.reply.transaction_id != draft.transaction_id:
+                # Refused, or a repeat after all: nothing came of this one.
+                self._policy.give_back(draft.transaction_id)
             self._refusals.remember(draft, exchange.reply)
             return exchange.reply
         finally:
@@ -175,7 +179,17 @@ class Flow:
     async def _decided(self, request: Request, draft: Transaction) -> Reply:
         """A request that is not under way: is it a repeat, may it go on, and where does it go?"""
         message, kind = request.message, request.kind
-        decision = self._policy.decide(message, kind, request.device.profile)
+        decision = self._policy.decide(
+            Subject(
+                message,
+                kind,
+                profile=request.device.profile,
+                transaction_id=draft.transaction_id,
+                wall_ms=request.wall_ms,
+                card_token=draft.card_token,
+                certificate_sha256=request.device.certificate_sha256,
+            )
+        )
         if isinstance(decision, Refused) or message.is_repeat or kind in FOLLOWING_KINDS:
             # A repeat passes identity only: what was done before is answered as it was. (For all
             # others the insert of the intent finds a repeat, at no cost of its own.)
@@ -187,14 +201,16 @@ class Flow:
                 request, draft, Reason.ALREADY_REVERSED, "reversed before it came"
             )
         if isinstance(decision, Refused):
-            return self._refuse(request, decision.reason, decision.rule)
+            return self._refuse(request, decision.reason, decision.rule, code=decision.code)
+        draft.config_version = decision.version
         if kind in FOLLOWING_KINDS:
             return await self._following(request, draft)
-        return await self._forwarded(request, draft, self._routed(request))
+        return await self._routed(request, draft)
 
-    def _routed(self, request: Request) -> list[Upstream]:
+    async def _routed(self, request: Request, draft: Transaction) -> Reply:
         choice = self._router.choose(subject_of(request.message, request.kind, request.wall_ms))
-        return [self._pool[name] for name in choice.upstreams]
+        upstreams = [self._pool[name] for name in choice.upstreams]
+        return await self._forwarded(request, draft, upstreams, why=choice.why)
 
     async def _following(self, request: Request, draft: Transaction) -> Reply:
         """A void, completion, adjustment or refund goes to the upstream that got its original."""
@@ -203,7 +219,7 @@ class Flow:
         if original is None:
             if request.kind is Kind.REFUND and not refers(request.message):
                 # A refund of what was bought elsewhere, or long ago: it names no original.
-                return await self._forwarded(request, draft, self._routed(request))
+                return await self._routed(request, draft)
             return self._refuse(request, Reason.ORIGINAL_NOT_FOUND, "original")
         async with self._originals.held(original.transaction_id):
             original = await self._originals.fresh(original)
@@ -217,6 +233,11 @@ class Flow:
             if not self._delivery.claim(original.transaction_id):
                 return self._refuse(request, Reason.ORIGINAL_NOT_FOUND, "never delivered")
             sent = self._records.request_of(original)
+            if sent is not None:
+                try:
+                    sent = upstream.adaptation.outgoing(sent)
+                except CannotAdapt as error:
+                    return self._refuse(request, Reason.NO_UPSTREAM, str(error))
             pointing = pointing_upstream(request.message, original, sent)
             return await self._forwarded(request, draft, [upstream], pointing)
 
@@ -226,19 +247,24 @@ class Flow:
         draft: Transaction,
         upstreams: Iterable[Upstream],
         message: Message | None = None,
+        *,
+        why: str = "routes",
     ) -> Reply:
         """Take a request to the first upstream that it can be sent to, and to no other after."""
         message = message or request.message
         intended = False
         last: Upstream | None = None
         for upstream in upstreams:
-            last = last or upstream
-            if not upstream.ready:
+            unfit = upstream.adaptation.refusal(message)
+            if unfit:
+                why = unfit
                 continue
-            stan = upstream.take_stan()
+            last = last or upstream
+            stan = upstream.take_stan() if upstream.ready else None
             if stan is None:
                 continue
             outgoing = self._outgoing(draft, message, upstream, stan)
+            sent = upstream.adaptation.outgoing(outgoing)
             # On disk before the first byte leaves: recovery must know what may have been sent.
             if not intended:
                 self._records.plan(
@@ -252,7 +278,7 @@ class Flow:
                 return await self._outcomes.nothing_sent(request, draft, Reason.INTERNAL)
             try:
                 answer = await upstream.ask(
-                    outgoing, transaction_id=draft.transaction_id, kind=request.kind
+                    sent, transaction_id=draft.transaction_id, kind=request.kind
                 )
             except NotSent:
                 continue
@@ -260,13 +286,14 @@ class Flow:
                 return await self._outcomes.in_doubt(request, draft)
             if not answer.response_code:
                 return await self._outcomes.in_doubt(request, draft)
+            answer = upstream.adaptation.incoming(answer, request=outgoing, sent=sent)
             return await self._outcomes.answered(request, draft, upstream, answer)
         keeps = self._policy.keeps_advices(request.device.profile)
         if keeps and request.kind in ADVICE_KINDS and last is not None:
             return await self._keep_advice(request, draft, last, message, intended=intended)
         if intended:
             return await self._outcomes.nothing_sent(request, draft, Reason.NO_UPSTREAM)
-        return await self._refuse_new(request, draft, Reason.NO_UPSTREAM, "routes")
+        return await self._refuse_new(request, draft, Reason.NO_UPSTREAM, why)
 
     async def _keep_advice(
         self,
@@ -409,8 +436,8 @@ class Flow:
         )
         return Reply(replies.network_answer(message, APPROVED))
 
-    def _refuse(self, request: Request, reason: Reason, rule: str) -> Reply:
-        code = response_code(reason, request.code_set)
+    def _refuse(self, request: Request, reason: Reason, rule: str, *, code: str = "") -> Reply:
+        code = code or response_code(reason, request.code_set)
         message = request.message
         self._measures.refused(reason.value)
         self._emit(

@@ -27,6 +27,7 @@ from gateway.transactions import replies
 from gateway.transactions.originals import issues_rrn
 from gateway.transactions.records import Records
 from gateway.transactions.states import Happening, after
+from gateway.upstreams.adaptation import CannotAdapt
 from gateway.upstreams.pool import Pool, Upstream
 from gateway.wire.message import ADVICE_KINDS, REVERSIBLE_KINDS, Kind, Message, repeat_mti
 
@@ -205,6 +206,17 @@ class Reversals:
         if transaction is None or original is None:
             await self._give_up(upstream, owed, transaction, "its request is not kept")
             return None
+        request = replies.outgoing(
+            original,
+            stan=transaction.upstream_stan,
+            issue_rrn=issues_rrn(transaction, original, settings),
+            wall_ms=transaction.created_ms,
+        )
+        try:
+            sent = upstream.adaptation.outgoing(request)
+        except CannotAdapt as error:
+            await self._give_up(upstream, owed, transaction, str(error))
+            return None
         if not transaction.answered_ms:
             late_ms = self._answered_late_ms.get(owed.transaction_id, 0)
             transaction = replace(transaction, answered_ms=late_ms)
@@ -227,12 +239,6 @@ class Reversals:
         await self._store.commit(
             NoteAttempt(owed.transaction_id, stan, owed.attempts, owed.next_attempt_ms)
         )
-        sent = replies.outgoing(
-            original,
-            stan=transaction.upstream_stan,
-            issue_rrn=issues_rrn(transaction, original, settings),
-            wall_ms=transaction.created_ms,
-        )
         message = self._message(settings, transaction, owed, sent)
         self._emit(
             Event.REVERSAL_SENT,
@@ -245,6 +251,7 @@ class Reversals:
         except (NotSent, InDoubt):
             return await self._again(upstream, owed, transaction, "no answer")
         if owed.advice:
+            answer = upstream.adaptation.incoming(answer, request=request, sent=sent)
             return await self._advised(upstream, owed, transaction, original, answer)
         return await self._verdict(upstream, owed, transaction, answer.response_code)
 

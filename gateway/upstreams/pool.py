@@ -10,8 +10,10 @@ import trio
 
 from gateway.clock import Clock
 from gateway.errors import NotSent, StoreError
+from gateway.settings.boarding import BoardedTerminals
 from gateway.settings.schema import Upstream as UpstreamSettings
 from gateway.telemetry.events import Emit, Event
+from gateway.upstreams.adaptation import Adaptation
 from gateway.upstreams.correlation import LateRequests, Pending, answer_key
 from gateway.upstreams.link import Connect, Link
 from gateway.upstreams.stan import StanRing
@@ -54,8 +56,10 @@ class Upstream:
         reserve_stans: ReserveStans,
         on_answered: OnAnswered,
         connect_with: Callable[[str], Connect] | None = None,
+        terminals: BoardedTerminals | None = None,
     ) -> None:
         self.settings = settings
+        self.adaptation = Adaptation(settings, terminals or {})
         self.name = settings.name
         self.codec = codec
         self.stans = StanRing(late_max_ms=round(settings.late_max_s * 1000))
