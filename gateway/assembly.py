@@ -23,11 +23,12 @@ from gateway.node import Node
 from gateway.policy.decide import Policy
 from gateway.policy.permissions import Permissions
 from gateway.policy.response_codes import APPROVED
-from gateway.settings.loader import Configuration
+from gateway.settings.loader import Configuration, audit_folder
 from gateway.settings.schema import Upstream as UpstreamSettings
 from gateway.store.sqlite import SqliteStore
 from gateway.store.store import ReserveStans, Store
 from gateway.telemetry.alarms import Alarms
+from gateway.telemetry.audit import AuditLog, opened
 from gateway.telemetry.events import Emit, Event
 from gateway.telemetry.log import EventLog
 from gateway.telemetry.metrics import Metrics
@@ -75,8 +76,35 @@ async def open_node(
     )
     log.subscribe(metrics.count_event)
     log.subscribe(alarms.on_event)
+    async with opened(_audit_log(configuration, clock, emit)) as audit, _over_a_store(
+        configuration,
+        log,
+        clock,
+        fatal=fatal,
+        metrics=metrics,
+        alarms=alarms,
+        audit=audit,
+        fault=fault,
+    ) as node:
+        yield node
+
+
+@asynccontextmanager
+async def _over_a_store(
+    configuration: Configuration,
+    log: EventLog,
+    clock: Clock,
+    *,
+    fatal: Callable[[str], None],
+    metrics: Metrics,
+    alarms: Alarms,
+    audit: AuditLog,
+    fault: Fault,
+) -> AsyncIterator[Node]:
+    settings = configuration.settings
+    emit = log.emit
     security = _security_module(configuration)
-    opened = await SqliteStore.open(
+    sqlite = await SqliteStore.open(
         configuration.resolve(settings.store.path),
         queue_max=settings.store.queue_max,
         batch_max=settings.store.batch_max,
@@ -84,11 +112,11 @@ async def open_node(
         on_commit=metrics.store_commit,
         fatal=fatal,
     )
-    store: Store = opened
+    store: Store = sqlite
     if fault is Fault.ACK_BEFORE_WRITE:
-        store = faults.HastyStore(opened)
+        store = faults.HastyStore(sqlite)
     elif fault is Fault.KEEP_NOTHING:
-        store = faults.ForgetfulStore(opened)
+        store = faults.ForgetfulStore(sqlite)
     try:
         yield await _assembled(
             configuration,
@@ -96,6 +124,7 @@ async def open_node(
             clock=clock,
             metrics=metrics,
             alarms=alarms,
+            audit=audit,
             security=security,
             store=store,
             fault=fault,
@@ -106,7 +135,7 @@ async def open_node(
         raise
     finally:
         with trio.CancelScope(shield=True):
-            await opened.aclose()
+            await sqlite.aclose()
 
 
 async def _assembled(
@@ -116,6 +145,7 @@ async def _assembled(
     clock: Clock,
     metrics: Metrics,
     alarms: Alarms,
+    audit: AuditLog,
     security: SoftwareSecurityModule,
     store: Store,
     fault: Fault,
@@ -185,6 +215,7 @@ async def _assembled(
         store=store,
         metrics=metrics,
         alarms=alarms,
+        audit=audit,
         registry=registry,
         pool=pool,
         records=records,
@@ -194,6 +225,19 @@ async def _assembled(
         listeners=[Listener(listener, node=count) for listener in settings.listeners],
         tls=_server_tls(configuration),
         concentrators=Concentrators(settings.concentrators),
+    )
+
+
+def _audit_log(configuration: Configuration, clock: Clock, emit: Emit) -> AuditLog:
+    settings = configuration.settings
+    return AuditLog(
+        audit_folder(configuration),
+        node=settings.node.name,
+        clock=clock,
+        emit=emit,
+        file_bytes_max=settings.audit.file_bytes_max,
+        files_kept=settings.audit.files_kept,
+        waiting_max=settings.audit.waiting_max,
     )
 
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import partial
 
 import trio
 
 from gateway import __version__
+from gateway.admin.access import Caller, Peer, caller_of, this_process
 from gateway.admin.api import AdminApi
+from gateway.admin.approvals import PendingApprovals
+from gateway.admin.desk import Desk
+from gateway.admin.guard import Guard
 from gateway.admin.operations import TerminalOperations
 from gateway.admin.server import serve_admin
 from gateway.admin.transactions import ReversalOperations, TransactionOperations
@@ -82,10 +88,22 @@ async def run_node(
         # Before anything else: a signal that comes during the start is heard when it is over.
         with trio.open_signal_receiver(*_SIGNALS) as signals:
             async with open_node(configuration, log, clock, fatal=fatal.tell) as node:
+                await _written_down(node, "node.start")
                 await _serve(node, fatal, signals, ready)
+                await _written_down(node, "node.stop")
         log.emit(Event.NODE_STOPPED)
     finally:
         log.close()
+
+
+async def _written_down(node: Node, action: str) -> None:
+    """That the node starts or stops, under which version; raises AuditFailed."""
+    await node.audit.record(
+        action,
+        who=replace(this_process().who, origin="node"),
+        subject=node.configuration.settings.node.name,
+        new={"version": __version__, "config_version": node.configuration.version},
+    )
 
 
 def _prepare_process(configuration: Configuration) -> None:
@@ -149,21 +167,7 @@ async def _serve(
         background.start_soon(housekeeping.keep_last_seen)
         async with trio.open_nursery() as exchanges:
             await _open_listeners(node, exchanges)
-            admin = AdminApi(
-                status=report.status,
-                terminals=TerminalOperations(node.registry),
-                transactions=TransactionOperations(
-                    store=node.store,
-                    clock=node.clock,
-                    grace_s=settings.repeats.undelivered_grace_s,
-                ),
-                reversals=ReversalOperations(
-                    store=node.store, reversals=node.reversals, clock=node.clock
-                ),
-                emit=emit,
-            )
-            socket_path = node.configuration.resolve(settings.node.admin_socket)
-            await background.start(partial(serve_admin, admin, socket_path))
+            await background.start(partial(_serve_admin, node, report))
             _settle_garbage()
             emit(
                 Event.NODE_READY,
@@ -176,6 +180,41 @@ async def _serve(
             await _drain(node, exchanges)
         await housekeeping.flush()
         background.cancel_scope.cancel()
+
+
+async def _serve_admin(
+    node: Node,
+    report: StatusReport,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    settings = node.configuration.settings
+    approvals = PendingApprovals(
+        node.audit.folder, settings=lambda: node.configuration.settings.approvals, clock=node.clock
+    )
+    await approvals.load()
+    groups = {
+        "terminals": TerminalOperations(node.registry),
+        "transactions": TransactionOperations(
+            store=node.store, clock=node.clock, grace_s=settings.repeats.undelivered_grace_s
+        ),
+        "reversals": ReversalOperations(
+            store=node.store, reversals=node.reversals, clock=node.clock
+        ),
+    }
+    guard = Guard(audit=node.audit, approvals=approvals, clock=node.clock, emit=node.log.emit)
+
+    def callers(peer: Peer) -> Caller:
+        return caller_of(peer, node.configuration.settings.operators, own_uid=os.getuid())
+
+    api = AdminApi(
+        status=report.status,
+        desk=Desk(groups, guard=guard, approvals=approvals),
+        callers=callers,
+        emit=node.log.emit,
+        group=settings.node.admin_group,
+    )
+    socket_path = node.configuration.resolve(settings.node.admin_socket)
+    await serve_admin(api, socket_path, task_status=task_status)
 
 
 def _retention(node: Node) -> Retention:

@@ -8,6 +8,7 @@ from gateway.clock import Clock
 from gateway.settings.loader import Configuration
 from gateway.store.store import Store
 from gateway.telemetry.alarms import Alarms
+from gateway.telemetry.audit import AuditLog
 from gateway.telemetry.log import EventLog
 from gateway.telemetry.metrics import Metrics
 from gateway.terminals.concentrators import Concentrators
@@ -31,6 +32,7 @@ class Node:
     store: Store
     metrics: Metrics
     alarms: Alarms
+    audit: AuditLog
     registry: Registry
     pool: Pool
     records: Records

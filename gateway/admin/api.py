@@ -13,7 +13,8 @@ from gateway.store.store import Device, DeviceState
 from gateway.telemetry.events import Emit
 
 if TYPE_CHECKING:
-    from gateway.admin.operations import Operations
+    from gateway.admin.access import Caller, Peer
+    from gateway.admin.desk import Desk
 
 PAGE_DEVICES_MAX = 250  # an answer fits the socket's buffer: nobody who stops reading holds us up
 BODY_BYTES_MAX = 64 * 1024 * 1024  # of a request: an import of some hundred thousand devices
@@ -244,7 +245,7 @@ class AdminApi:
     """What the server answers from: how the node does, what can be done, where faults are said."""
 
     status: Callable[[], Status]
-    terminals: Operations
-    transactions: Operations
-    reversals: Operations
+    desk: Desk
+    callers: Callable[[Peer], Caller]  # may look the user up: called in a thread
     emit: Emit
+    group: str | None = None  # of the operating system: may open the socket beside our own user

@@ -95,7 +95,8 @@ class AdminClient:
             ) from None
         except PermissionError:
             raise OperatorError(
-                f"{self._socket_path} may not be opened: run this as the gateway's own user"
+                f"{self._socket_path} may not be opened: run this as the gateway's own user, or as"
+                " one of the group that node.admin_group names"
             ) from None
         except OSError as error:
             reason = error.strerror or str(error)

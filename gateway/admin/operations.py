@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
+from gateway.admin.access import Role
 from gateway.admin.api import (
     Arguments,
     BadArguments,
@@ -25,18 +26,52 @@ from gateway.admin.api import (
     ShowArguments,
 )
 from gateway.clock import iso_time
-from gateway.errors import NoSuchThing
+from gateway.errors import NoSuchThing, OperatorError
 from gateway.store.store import Device
 
 Json = dict[str, Any]
+ArgumentsT = TypeVar("ArgumentsT", bound=Arguments)
+
+
+async def _nothing(_: Any) -> None:
+    """There was nothing before."""
+
+
+def _all(result: Any) -> object:
+    return result
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What one operation takes, and the coroutine function that does it."""
+    """What one operation takes, the coroutine function that does it, and who may ask for it.
+
+    The rest says what the audit log is told of it: the argument that names its subject, how things
+    were before, what of the result, and which arguments are too long to be repeated.
+    """
 
     arguments: type[Arguments]
     run: Callable[[Any, Progress | None], Awaitable[object]]
+    role: Role = Role.VIEWER
+    subject: str = ""
+    old: Callable[[Any], Awaitable[object]] = _nothing
+    told: Callable[[Any], object] = _all
+    long: frozenset[str] = frozenset()
+
+    @property
+    def changes(self) -> bool:
+        """Whether it does more than look."""
+        return self.role is not Role.VIEWER
+
+    def subject_of(self, arguments: Arguments) -> str:
+        return str(getattr(arguments, self.subject)) if self.subject else ""
+
+    def shown(self, arguments: Arguments) -> Json:
+        """The arguments as they are written down."""
+        values = arguments.model_dump(mode="json")
+        return {
+            key: f"[{len(str(value))} characters]" if key in self.long else value
+            for key, value in values.items()
+        }
 
 
 class Operations:
@@ -57,18 +92,37 @@ class Operations:
         Raises NoSuchThing for an unknown name or device, BadArguments, OperatorError for what
         cannot be done, and StoreError.
         """
+        operation = self.named(name)
+        return await self.do(operation, self.parse(operation, arguments), progress)
+
+    def named(self, name: str) -> Operation:
+        """The operation of a name; raises NoSuchThing."""
         operation = self._by_name.get(name)
         if operation is None:
             raise NoSuchThing(f"no operation {name!r}; there are: {', '.join(self._by_name)}")
-        try:
-            parsed = operation.arguments.model_validate(dict(arguments))
-        except ValidationError as error:
-            problems = (
-                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-                for problem in error.errors(include_url=False, include_input=False)
-            )
-            raise BadArguments("; ".join(problems)) from None
-        return cast("Json", await operation.run(parsed, progress))
+        return operation
+
+    def parse(self, operation: Operation, arguments: Mapping[str, Any]) -> Arguments:
+        """The arguments, checked; raises BadArguments."""
+        return parse(operation.arguments, arguments)
+
+    async def do(
+        self, operation: Operation, arguments: Arguments, progress: Progress | None = None
+    ) -> Json:
+        """Do an operation that was found with arguments that were parsed."""
+        return cast("Json", await operation.run(arguments, progress))
+
+
+def parse(kind: type[ArgumentsT], arguments: Mapping[str, Any]) -> ArgumentsT:
+    """Arguments of a kind; raises BadArguments, which repeats no value."""
+    try:
+        return kind.model_validate(dict(arguments))
+    except ValidationError as error:
+        problems = (
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
+        )
+        raise BadArguments("; ".join(problems)) from None
 
 
 class TerminalOperations(Operations):
@@ -78,16 +132,34 @@ class TerminalOperations(Operations):
         self._registry = registry
         super().__init__(
             {
-                "enrol": Operation(EnrolArguments, self.enrol),
+                "enrol": self._change(EnrolArguments, self.enrol),
                 "show": Operation(ShowArguments, self.show),
                 "list": Operation(ListArguments, self.page),
-                "activate": Operation(MoveArguments, self.activate),
-                "suspend": Operation(MoveArguments, self.suspend),
-                "resume": Operation(MoveArguments, self.resume),
-                "bind": Operation(BindArguments, self.bind),
-                "import": Operation(ImportArguments, self.import_csv),
+                "activate": self._change(MoveArguments, self.activate),
+                "suspend": self._change(MoveArguments, self.suspend),
+                "resume": self._change(MoveArguments, self.resume),
+                "bind": self._change(BindArguments, self.bind, Role.KEYS),
+                "import": Operation(
+                    ImportArguments, self.import_csv, Role.OPERATOR, long=frozenset(("csv",))
+                ),
             }
         )
+
+    def _change(
+        self,
+        arguments: type[Arguments],
+        run: Callable[[Any, Progress | None], Awaitable[object]],
+        role: Role = Role.OPERATOR,
+    ) -> Operation:
+        return Operation(arguments, run, role, subject="terminal_id", old=self._before)
+
+    async def _before(
+        self, arguments: EnrolArguments | MoveArguments | BindArguments
+    ) -> DeviceView | None:
+        try:
+            return self._view(self._registry.get(arguments.terminal_id))
+        except OperatorError:
+            return None
 
     async def enrol(self, arguments: EnrolArguments, _: Progress | None = None) -> DeviceView:
         return self._view(await self._registry.enrol(**arguments.model_dump()))

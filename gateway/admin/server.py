@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import stat
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,9 +14,11 @@ from typing import Any, cast
 
 import orjson
 import trio
+from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.trio import serve
-from hypercorn.typing import Framework
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ASGIFramework, ConnectionState
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -23,14 +26,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from gateway.admin.access import NOT_KNOWN, Caller, Peer, group_id, peer_of
 from gateway.admin.api import BODY_BYTES_MAX, AdminApi, BadArguments
-from gateway.admin.operations import Operations
+from gateway.admin.guard import ApprovalWanted, NotAllowed
 from gateway.errors import NoSuchThing, OperatorError, StoreError
+from gateway.telemetry.audit_files import AuditFailed
 from gateway.telemetry.events import Event
 
 REQUESTS_MAX = 8  # under way at a time; more wait
 READ_TIMEOUT_S = 600  # for the next byte of a request, and for the answer: an import takes long
-SOCKET_MODE = 0o600
+SOCKET_MODE, SOCKET_MODE_GROUP = 0o600, 0o660
+CONNECTIONS_MAX = 64
+PEER = "gateway.peer"  # in the scope of a request
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux, without its final NUL
 
 JSON, LINES = "application/json", "application/x-ndjson"
@@ -44,35 +51,75 @@ async def serve_admin(
 ) -> None:
     """Serve the API until cancelled; started once the socket takes connections.
 
-    The socket can be opened by the gateway's own user only. Raises OperatorError where another
-    daemon answers there already, or where the path cannot be a socket's.
+    The socket can be opened by the gateway's own user, and the group that the API names. Raises
+    OperatorError where another daemon answers there already, or where the path cannot be a
+    socket's.
     """
-    listener, inode = _listen(socket_path)
+    listener, inode = _listen(socket_path, api.group)
     config = Config()
-    config.bind = [f"fd://{listener.detach()}"]
     config.accesslog = config.errorlog = None
     config.include_server_header = False
     config.read_timeout = READ_TIMEOUT_S
     config.max_app_queue_size = REQUESTS_MAX
+    door = _Door(build_app(api), config)
     try:
         async with trio.open_nursery() as nursery:
-            await nursery.start(partial(serve, cast("Framework", build_app(api)), config))
+            listening = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+            await nursery.start(partial(trio.serve_listeners, door.serve, [listening]))
             task_status.started()
     finally:
+        listener.close()
         _remove(socket_path, inode)
+
+
+class _Door:
+    """Hands each connection to hypercorn, with what the kernel says of who opened it.
+
+    Through `hypercorn.trio.serve` that could not be asked: an application never sees its socket.
+    """
+
+    def __init__(self, app: Starlette, config: Config) -> None:
+        self._app = app
+        self._config = config
+        self._context = WorkerContext(None)
+        self._open = 0
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        if self._open >= CONNECTIONS_MAX:
+            await stream.aclose()
+            return
+        self._open += 1
+        try:
+            app = cast("ASGIFramework", partial(self._known, _peer(stream)))
+            state = ConnectionState({})
+            await TCPServer(
+                ASGIWrapper(app),
+                self._config,
+                self._context,
+                state,
+                stream,  # type: ignore[arg-type]  # it takes both kinds of stream
+            ).run()
+        finally:
+            self._open -= 1
+
+    async def _known(self, peer: Peer, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app({**scope, PEER: peer}, receive, send)
+
+
+def _peer(stream: trio.SocketStream) -> Peer:
+    try:
+        return peer_of(cast("socket.socket", stream.socket))
+    except OSError:
+        return NOT_KNOWN
 
 
 def build_app(api: AdminApi) -> Starlette:
     """The API as an ASGI application."""
     limiter = trio.CapacityLimiter(REQUESTS_MAX)
-    groups = {
-        "terminals": api.terminals,
-        "transactions": api.transactions,
-        "reversals": api.reversals,
-    }
 
-    async def status(_: Request) -> Response:
+    async def status(request: Request) -> Response:
         try:
+            await api.desk.look(await _caller(api, request), "status")
             return _json(200, api.status())
         except Exception as error:
             return _failure(error, api, "status")
@@ -85,42 +132,38 @@ def build_app(api: AdminApi) -> Starlette:
     return Starlette(
         routes=[
             Route("/v1/status", status),
-            *(
-                Route(
-                    f"/v1/{group}/{{operation}}",
-                    _Group(group, operations, api, limiter),
-                    methods=["POST"],
-                )
-                for group, operations in groups.items()
-            ),
+            Route("/v1/{group}/{operation}", _Orders(api, limiter), methods=["POST"]),
         ],
         exception_handlers={HTTPException: not_there},
     )
 
 
-class _Group:
-    """Runs operations of a group; one that reports progress is answered line by line."""
+class _Orders:
+    """Runs operations; one that reports progress is answered line by line."""
 
-    def __init__(
-        self, name: str, operations: Operations, api: AdminApi, limiter: trio.CapacityLimiter
-    ) -> None:
-        self._name = name
-        self._operations = operations
+    def __init__(self, api: AdminApi, limiter: trio.CapacityLimiter) -> None:
         self._api = api
         self._limiter = limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
+        group: str = request.path_params["group"]
         name: str = request.path_params["operation"]
         answer = _Answer(scope, receive, send)
         async with self._limiter:
             try:
+                caller = await _caller(self._api, request)
                 arguments = await _arguments(request)
-                await answer.run(partial(self._operations.run, name, arguments))
+                await answer.run(partial(self._api.desk.run, caller, group, name, arguments))
             except ClientDisconnect:
                 return
             except Exception as error:
-                await answer.end(_failure(error, self._api, f"{self._name}/{name}"))
+                await answer.end(_failure(error, self._api, f"{group}/{name}"))
+
+
+async def _caller(api: AdminApi, request: Request) -> Caller:
+    peer: Peer = request.scope.get(PEER, NOT_KNOWN)
+    return await trio.to_thread.run_sync(api.callers, peer)
 
 
 class _Answer:
@@ -202,6 +245,12 @@ def _failure(error: Exception, api: AdminApi, operation: str) -> Response:
             return _json(400, {"error": str(error)})
         case NoSuchThing():
             return _json(404, {"error": str(error)})
+        case NotAllowed():
+            return _json(403, {"error": str(error)})
+        case ApprovalWanted():
+            return _json(202, {"error": str(error)})
+        case AuditFailed():
+            return _json(503, {"error": f"not done, since it could not be written down: {error}"})
         case OperatorError():
             return _json(409, {"error": str(error)})
         case StoreError():
@@ -232,8 +281,8 @@ def _json(status: int, value: Mapping[str, Any]) -> Response:
 # --- the socket -------------------------------------------------------------------------------
 
 
-def _listen(path: Path) -> tuple[socket.socket, int]:
-    """A listening socket that its owner alone may open, and the inode of its file."""
+def _listen(path: Path, group: str | None) -> tuple[socket.socket, int]:
+    """A listening socket that its owner, and the group, may open, and the inode of its file."""
     if len(str(path).encode()) > SOCKET_PATH_BYTES_MAX:
         raise OperatorError(
             f"node.admin_socket: {path} is longer than the {SOCKET_PATH_BYTES_MAX} bytes that a "
@@ -245,7 +294,9 @@ def _listen(path: Path) -> tuple[socket.socket, int]:
     try:
         listener.bind(str(path))
         # Nobody can connect before `listen`, so nobody connects under other permissions.
-        path.chmod(SOCKET_MODE)
+        if group is not None:
+            os.chown(path, -1, group_id(group))
+        path.chmod(SOCKET_MODE if group is None else SOCKET_MODE_GROUP)
         listener.listen(REQUESTS_MAX)
     except OSError as error:
         listener.close()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
+from gateway.admin.access import Role
 from gateway.admin.api import Progress
 from gateway.admin.histories import reversal_view, timeline, transaction_view
 from gateway.admin.ledger import (
@@ -137,8 +139,8 @@ class ReversalOperations(Operations):
             {
                 "list": Operation(ReversalListArguments, self.page),
                 "show": Operation(IdArguments, self.show),
-                "retry": Operation(IdArguments, self.retry),
-                "resolve": Operation(ResolveArguments, self.resolve),
+                "retry": self._change(IdArguments, self.retry),
+                "resolve": self._change(ResolveArguments, self.resolve),
             }
         )
 
@@ -188,6 +190,27 @@ class ReversalOperations(Operations):
         await self._steered().resolve(arguments.transaction_id, arguments.reason)
         return await _history(self._store, arguments.transaction_id, self._clock.wall_ms())
 
+    def _change(
+        self,
+        arguments: type[IdArguments],
+        run: Callable[[Any, Progress | None], Awaitable[object]],
+    ) -> Operation:
+        return Operation(
+            arguments,
+            run,
+            Role.OPERATOR,
+            subject="transaction_id",
+            old=self._before,
+            told=_steered_to,
+        )
+
+    async def _before(self, arguments: IdArguments) -> object:
+        try:
+            history = await _history(self._store, arguments.transaction_id, self._clock.wall_ms())
+        except NoSuchThing:
+            return None
+        return _steered_to(history)
+
     def _steered(self) -> ReversalsApi:
         if self._reversals is None:
             raise OperatorError(
@@ -210,6 +233,11 @@ async def _history(store: Store, transaction_id: int, now_ms: int) -> History:
         "reversal": reversal_view(transaction, owed, now_ms=now_ms) if waits else None,
         "follow_ups": [transaction_view(one) for one in follow_ups],
     }
+
+
+def _steered_to(history: History) -> object:
+    """What of a history the audit log is told."""
+    return {"state": history["transaction"]["state"], "owed": history["reversal"]}
 
 
 def _found_at_once(criteria: Criteria) -> bool:

@@ -9,14 +9,19 @@ from typing import Any, Protocol, TypeVar
 
 import trio
 
+from gateway.admin.access import this_process
 from gateway.admin.api import Progress
+from gateway.admin.approvals import PendingApprovals
+from gateway.admin.guard import Guard
 from gateway.admin.operations import Operations, TerminalOperations
 from gateway.admin.transactions import ReversalOperations, TransactionOperations
 from gateway.cli.ask import client_of
 from gateway.clock import SystemClock
 from gateway.settings import loader
+from gateway.settings.loader import Configuration
 from gateway.settings.schema import Settings
 from gateway.store.store import Store
+from gateway.telemetry.audit import AuditLog, opened
 from gateway.telemetry.events import Event
 from gateway.terminals.registry import Registry
 
@@ -76,9 +81,10 @@ def _reach(
         return trio.run(command, remotely)
 
     async def directly() -> T:
-        async with _store_of(config) as (store, settings):
-            operations = await made(store, settings)
-            return await command(operations.run)
+        async with _store_of(config) as (store, configuration):
+            operations = await made(store, configuration.settings)
+            async with opened(_audit_log(configuration)) as audit:
+                return await command(await _guarded(group, operations, configuration, audit))
 
     return trio.run(directly)
 
@@ -95,8 +101,42 @@ async def _terminals(store: Store, settings: Settings) -> Operations:
     return TerminalOperations(registry)
 
 
+def _audit_log(configuration: Configuration) -> AuditLog:
+    settings = configuration.settings
+    return AuditLog(
+        loader.audit_folder(configuration),
+        node=settings.node.name,
+        clock=SystemClock(),
+        emit=_unheard,
+        file_bytes_max=settings.audit.file_bytes_max,
+        files_kept=settings.audit.files_kept,
+        waiting_max=settings.audit.waiting_max,
+    )
+
+
+async def _guarded(
+    group: str, operations: Operations, configuration: Configuration, audit: AuditLog
+) -> Run:
+    """Operations on the store itself, written down and put off for a second operator as in the
+    daemon, which takes up later what waits."""
+    clock = SystemClock()
+    approvals = PendingApprovals(
+        audit.folder, settings=lambda: configuration.settings.approvals, clock=clock
+    )
+    await approvals.load()
+    guard = Guard(audit=audit, approvals=approvals, clock=clock, emit=_unheard)
+    caller = this_process()
+
+    async def run(
+        operation: str, arguments: Mapping[str, Any], progress: Progress | None = None, /
+    ) -> dict[str, Any]:
+        return await guard.run(caller, group, operations, operation, arguments, progress)
+
+    return run
+
+
 @asynccontextmanager
-async def _store_of(config: Path) -> AsyncIterator[tuple[Store, Settings]]:
+async def _store_of(config: Path) -> AsyncIterator[tuple[Store, Configuration]]:
     configuration = loader.load(config)
     settings = configuration.settings
     from gateway.store.sqlite import SqliteStore  # not needed where a daemon is asked
@@ -108,7 +148,7 @@ async def _store_of(config: Path) -> AsyncIterator[tuple[Store, Settings]]:
         emit=_unheard,
     )
     try:
-        yield store, settings
+        yield store, configuration
     finally:
         await store.aclose()
 

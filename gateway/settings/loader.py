@@ -68,6 +68,14 @@ def load(path: Path) -> Configuration:
     )
 
 
+def audit_folder(configuration: Configuration) -> Path:
+    """Where the audit log is kept: as the settings say, or beside the store."""
+    folder = configuration.settings.audit.folder
+    if folder is not None:
+        return configuration.resolve(folder)
+    return configuration.resolve(configuration.settings.store.path).parent / "audit"
+
+
 def resolve(file: Path, path: str) -> Path:
     """A path that stands in a configuration file, as an absolute one; links are not followed."""
     # resolve() would follow links, and raise at a circle of them.

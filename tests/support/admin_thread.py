@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import trio
 
@@ -20,6 +21,7 @@ from gateway.settings.schema import DeviceRange
 from gateway.store.store import EndReversal, OweReversal, State
 from gateway.telemetry.events import Event
 from gateway.terminals.registry import Registry
+from tests.support.desk import an_api
 from tests.support.fake_store import FakeStore
 
 
@@ -102,13 +104,20 @@ class AdminThread:
             emit=self.emit,
         )
         clock = SystemClock()
-        api = AdminApi(
-            status=lambda: self.status,
-            terminals=TerminalOperations(registry),
-            transactions=TransactionOperations(store=self.store, clock=clock, grace_s=60),
-            reversals=ReversalOperations(store=self.store, reversals=self, clock=clock),
-            emit=self.emit,
-        )
+        groups = {
+            "terminals": TerminalOperations(registry),
+            "transactions": TransactionOperations(store=self.store, clock=clock, grace_s=60),
+            "reversals": ReversalOperations(store=self.store, reversals=self, clock=clock),
+        }
+        with TemporaryDirectory() as folder:
+            async with an_api(
+                groups, Path(folder), emit=self.emit, status=lambda: self.status
+            ) as api:
+                await self._serve(api, path, started, stop)
+
+    async def _serve(
+        self, api: AdminApi, path: Path, started: threading.Event, stop: trio.Event
+    ) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(serve_admin, api, path))
             started.set()

@@ -15,9 +15,9 @@ import pytest
 import trio
 
 from gateway.admin import server
-from gateway.admin.api import AdminApi, BadArguments, Status
+from gateway.admin.api import Arguments, BadArguments, Status
 from gateway.admin.client import AdminClient, DaemonNotRunning
-from gateway.admin.operations import Operations, TerminalOperations
+from gateway.admin.operations import Operation, Operations, TerminalOperations
 from gateway.admin.server import serve_admin
 from gateway.admin.transactions import ReversalOperations, TransactionOperations
 from gateway.clock import SystemClock
@@ -25,6 +25,7 @@ from gateway.errors import NoSuchThing, OperatorError
 from gateway.settings.schema import DeviceRange
 from gateway.telemetry.events import Event
 from gateway.terminals.registry import Registry
+from tests.support.desk import an_api
 from tests.support.fake_store import FakeStore
 
 CONFIG = Path("config/gateway.toml")
@@ -80,7 +81,7 @@ class Served:
 
 
 @asynccontextmanager
-async def served(path: Path, **api: Any) -> AsyncIterator[Served]:
+async def served(path: Path, **changes: Any) -> AsyncIterator[Served]:
     store, events = FakeStore(), Events()
     registry = await Registry.load(
         store,
@@ -89,29 +90,26 @@ async def served(path: Path, **api: Any) -> AsyncIterator[Served]:
         clock=SystemClock(),
         emit=events,
     )
-    parts: dict[str, Any] = {
-        "status": a_status,
+    groups: dict[str, Operations] = {
         "terminals": TerminalOperations(registry),
         "transactions": TransactionOperations(store=store, clock=SystemClock(), grace_s=60),
         "reversals": ReversalOperations(store=store, reversals=None, clock=SystemClock()),
-        "emit": events,
     }
-    async with trio.open_nursery() as nursery:
-        await nursery.start(partial(serve_admin, AdminApi(**{**parts, **api}), path))
+    changes = {"status": a_status, **changes}
+    async with (
+        an_api(
+            groups | changes.pop("groups", {}), path.parent / "audit", emit=events, **changes
+        ) as api,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(partial(serve_admin, api, path))
         yield Served(AdminClient(path, config=CONFIG, timeout_s=5), store, events)
         nursery.cancel_scope.cancel()
 
 
-def an_api(events: Events) -> AdminApi:
-    """One with which nothing is done."""
-    nothing = Operations({})
-    return AdminApi(
-        status=a_status,
-        terminals=nothing,
-        transactions=nothing,
-        reversals=nothing,
-        emit=events,
-    )
+async def refused_to_serve(path: Path, audit: Path) -> None:
+    async with an_api({}, audit, emit=Events(), status=a_status) as api:
+        await serve_admin(api, path)
 
 
 def raw(path: Path, request: bytes) -> bytes:
@@ -243,7 +241,7 @@ async def test_refusals_arrive_as_what_they_are(folder: Path) -> None:
         (post("/v1/transactions/show", b'{"transaction_id": 1}'), 404, b"no transaction 1"),
         (post("/v1/transactions/list", b'{"last_four": "12"}'), 400, b"last_four"),
         (post("/v1/reversals/retry", b'{"transaction_id": 1}'), 409, b"running gateway"),
-        (post("/v1/dances/list", b""), 404, b"Not Found"),
+        (post("/v1/dances/list", b""), 404, b"no group"),
         (post("/nowhere", b""), 404, b'{"error":"Not Found"}'),
         (post("/v1/status", b""), 405, b'{"error":'),
         (b"GET /v1/terminals/show HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 405, b"error"),
@@ -267,11 +265,11 @@ async def test_our_own_faults_are_logged_and_not_shown(
     def broken() -> Status:
         raise ValueError("4111111111111111")
 
-    class Broken:
-        async def run(self, *_: Any, **__: Any) -> dict[str, Any]:
-            raise KeyError("4111111111111111")
+    async def fails(*_: Any) -> dict[str, Any]:
+        raise KeyError("4111111111111111")
 
-    async with served(folder / "admin", status=broken, terminals=Broken()) as daemon:
+    groups = {"terminals": Operations({"list": Operation(Arguments, fails)})}
+    async with served(folder / "admin", status=broken, groups=groups) as daemon:
         with pytest.raises(OperatorError, match="the daemon failed at this"):
             await trio.to_thread.run_sync(daemon.client.status)
         with pytest.raises(OperatorError, match="the daemon failed at this"):
@@ -301,22 +299,19 @@ class TestSocketFile:
         path = folder / "admin"
         async with served(path) as daemon:
             with pytest.raises(OperatorError, match="running already"):
-                await serve_admin(an_api(daemon.events), path)
+                await refused_to_serve(path, folder / "other")
             assert await trio.to_thread.run_sync(daemon.client.status) == a_status()
 
     async def test_another_file_is_left_alone(self, folder: Path) -> None:
         path = folder / "admin"
         path.write_text("precious")
         with pytest.raises(OperatorError, match="is no socket"):
-            await serve_admin(an_api(Events()), path)
+            await refused_to_serve(path, folder / "audit")
         assert path.read_text() == "precious"
 
     async def test_a_path_too_long_for_a_socket(self, folder: Path) -> None:
         with pytest.raises(OperatorError, match="107 bytes"):
-            await serve_admin(
-                an_api(Events()),
-                folder / ("x" * 108),
-            )
+            await refused_to_serve(folder / ("x" * 108), folder / "audit")
 
     async def test_a_successors_file_is_not_removed(self, folder: Path) -> None:
         path = folder / "admin"
