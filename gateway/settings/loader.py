@@ -8,15 +8,18 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from gateway.settings.boarding import BoardedTerminals
 from gateway.settings.draft import Part
 from gateway.settings.findings import Finding, Findings, SettingsError
 from gateway.settings.rules import check_dialect_names, check_values
 from gateway.settings.schema import Settings
 from gateway.settings.shape import Shape
+from gateway.settings.upstream_rules import check_field_rules, read_terminals_files
 from gateway.settings.wording import report
 from gateway.wire.dialect import Dialect, DialectError, load_dialects, shipped_dialects
 
@@ -32,6 +35,7 @@ class Configuration:
     version: str  # of the contents of every file that was read
     file: Path  # absolute
     warnings: tuple[Finding, ...] = ()
+    terminals: Mapping[str, BoardedTerminals] = field(default_factory=dict)  # by upstream
 
     def resolve(self, path: str) -> Path:
         """A path of the configuration as an absolute one: it is relative to the file's folder."""
@@ -48,6 +52,7 @@ class Reading:
     top: Part | None = None  # None where the file is not TOML
     settings: Settings | None = None
     dialects: dict[str, Dialect] = field(default_factory=dict)
+    terminals: dict[str, BoardedTerminals] = field(default_factory=dict)  # by upstream
 
 
 def load(path: Path) -> Configuration:
@@ -65,6 +70,7 @@ def load(path: Path) -> Configuration:
         version=reading.version,
         file=reading.file,
         warnings=tuple(found),
+        terminals=reading.terminals,
     )
 
 
@@ -98,6 +104,10 @@ def read(path: Path) -> Reading:
     reading.top = Part((), document, shape, bad)
     check_values(reading.top, reading.findings)
     reading.dialects = _dialects(reading, reading.top, contents)
+    check_field_rules(reading.top, reading.dialects, reading.findings)
+    reading.terminals = read_terminals_files(
+        reading.top, partial(resolve, reading.file), reading.findings, contents
+    )
     reading.version = _version(contents)
     return reading
 

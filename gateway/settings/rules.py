@@ -15,9 +15,20 @@ from gateway.settings.address_rules import (
 from gateway.settings.draft import Part
 from gateway.settings.findings import Findings, shown_value
 from gateway.settings.lines import KeyPath
+from gateway.settings.route_rules import check_routes
+from gateway.settings.upstream_rules import check_boarding
 from gateway.settings.wording import did_you_mean
 
-_NAMED = ("listeners", "upstreams", "groups", "routes", "profiles", "concentrators", "operators")
+_NAMED = (
+    "listeners",
+    "upstreams",
+    "groups",
+    "routes",
+    "profiles",
+    "concentrators",
+    "operators",
+    "terminal_groups",
+)
 _PREFIX_BYTES = {"binary2": 2, "ascii4": 4, "bcd2": 2}
 _LENGTH_MAX = {"binary2": 65_535, "ascii4": 9_999, "bcd2": 9_999}
 _TPDU_BYTES = 5
@@ -39,6 +50,8 @@ def check_values(top: Part, findings: Findings) -> None:
         _listener(listener, findings)
     for upstream in top.parts("upstreams"):
         _upstream(upstream, findings)
+        check_boarding(upstream, findings)
+    check_routes(top, findings)
     for concentrator in top.parts("concentrators"):
         _concentrator(concentrator, findings)
     _registry_ranges(top.part("registry"), findings)
@@ -152,16 +165,12 @@ def _unused(top: Part, findings: Findings) -> None:
             findings.warning(
                 group.at("name"), "no route names this group", "add a route, or remove the group"
             )
-    catch_all: KeyPath | None = None
-    for route in top.parts("routes"):
-        if catch_all is not None:
+    grouped = {name for route in top.parts("routes") for _, name in route.texts("terminal_groups")}
+    for terminals in top.parts("terminal_groups"):
+        if terminals.text("name") not in (grouped | {None}):
             findings.warning(
-                route.path,
-                f"never used: the route on line {findings.line_of(catch_all)} takes every kind",
-                "put the route without kinds last",
+                terminals.at("name"), "no route names this group", "add it to one, or remove it"
             )
-        elif not route.raw.get("kinds"):
-            catch_all = route.path
 
 
 # --- listeners and upstreams ---------------------------------------------------------------------
