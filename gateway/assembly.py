@@ -23,6 +23,7 @@ from gateway.node import Node
 from gateway.policy.decide import Policy
 from gateway.policy.permissions import Permissions
 from gateway.policy.response_codes import APPROVED
+from gateway.routes import router_of
 from gateway.settings.loader import Configuration, audit_folder
 from gateway.settings.schema import Upstream as UpstreamSettings
 from gateway.store.sqlite import SqliteStore
@@ -43,7 +44,6 @@ from gateway.transactions.records import Records
 from gateway.transactions.recovery import recover
 from gateway.transactions.reversals import Reversals
 from gateway.upstreams.pool import Pool, Upstream
-from gateway.upstreams.routing import Router
 from gateway.wire.codec import Codec
 from gateway.wire.tls import ServerTls, ServerTlsFiles, client_context
 
@@ -76,16 +76,19 @@ async def open_node(
     )
     log.subscribe(metrics.count_event)
     log.subscribe(alarms.on_event)
-    async with opened(_audit_log(configuration, clock, emit)) as audit, _over_a_store(
-        configuration,
-        log,
-        clock,
-        fatal=fatal,
-        metrics=metrics,
-        alarms=alarms,
-        audit=audit,
-        fault=fault,
-    ) as node:
+    async with (
+        opened(_audit_log(configuration, clock, emit)) as audit,
+        _over_a_store(
+            configuration,
+            log,
+            clock,
+            fatal=fatal,
+            metrics=metrics,
+            alarms=alarms,
+            audit=audit,
+            fault=fault,
+        ) as node,
+    ):
         yield node
 
 
@@ -195,7 +198,7 @@ async def _assembled(
         store=store,
         records=records,
         policy=Policy(permissions=Permissions(settings.profiles), version=configuration.version),
-        router=Router(settings.routes, settings.groups),
+        router=router_of(configuration, pending=lambda name: pool[name].pending),
         pool=pool,
         reversals=reversals,
         originals=originals,
@@ -326,6 +329,7 @@ async def _pool(
             on_answered=lambda name, seconds: metrics.upstream_answer(
                 upstream=name, seconds=seconds
             ),
+            terminals=configuration.terminals.get(settings.name),
         )
         blocks = await store.stan_blocks(settings.name)
         upstream.stans.restore(
