@@ -11,6 +11,7 @@ from gateway.settings.schema import Health as HealthSettings
 from gateway.upstreams.health import LINK_TRANSITIONS, Changed, Health, LinkEvidence
 from gateway.upstreams.latencies import Latencies
 
+_UP = Health.UP  # compared with on the main path, where an enumeration's look-up is slow
 _USUAL = 0.99
 # A look that comes later than this was held up by our own process, not by the peer.
 _LATE_LOOK_S = 0.02
@@ -103,7 +104,7 @@ class LinkHealth:
             self._proven_s = asked_s
         self._heard_s = now_s
         self._answers += 1
-        return self.state is not Health.UP
+        return self.state is not _UP
 
     def echo_answered(self, now_s: float) -> None:
         """The acquirer answered the echo that a look asked for. It clears no suspicion."""
