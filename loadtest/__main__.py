@@ -16,7 +16,15 @@ import trio
 import typer
 
 from gateway.errors import GatewayError
-from loadtest.acquirer import run_acquirer
+from gateway.settings.schema import Framing
+from loadtest.acquirer import (
+    STARTS,
+    AcquirerOptions,
+    Tls,
+    calling_tls,
+    run_acquirer,
+    serving_tls,
+)
 from loadtest.addresses import HostPort, NotLoopback, loopback
 from loadtest.chaos import ChaosOptions, run_chaos
 from loadtest.chaos_actors import UnexpectedEnd
@@ -32,6 +40,7 @@ from loadtest.reconcile import reconcile_files
 from loadtest.show import CannotShow, run_show
 from loadtest.switches import BadSwitch, Switches
 from loadtest.terminal import Behaviour
+from loadtest.wire import Wire, shipped_wire
 
 T = TypeVar("T")
 
@@ -50,7 +59,8 @@ SwitchArguments = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="SWITCH=VALUE",
-        help=f"disconnect=true, or any of {', '.join(Switches.model_fields)}.",
+        help=f"disconnect=true, start={'|'.join(STARTS)}, or any of"
+        f" {', '.join(Switches.model_fields)}.",
     ),
 ]
 
@@ -59,23 +69,55 @@ SwitchArguments = Annotated[
 def acquirer(
     *,
     switches: SwitchArguments = None,
-    listen: Annotated[str, typer.Option("--listen", help="HOST:PORT; port 0: any.")],
+    listen: Annotated[str | None, typer.Option("--listen", help="HOST:PORT; port 0: any.")] = None,
+    call: Annotated[
+        str | None, typer.Option("--call", help="HOST:PORT of a gateway that listens for it.")
+    ] = None,
+    calls: Annotated[int, typer.Option("--calls", min=1, max=64, help="At once.")] = 1,
     ledger: Annotated[Path, typer.Option("--ledger", help="SQLite file; goes on if it is there.")],
+    outlives_power: Annotated[
+        bool, typer.Option(help="The ledger outlives a loss of power; else its process only.")
+    ] = True,
     control: Annotated[Path | None, typer.Option("--control", help="Unix socket.")] = None,
     name: Annotated[str, typer.Option("--name", help="How it calls itself.")] = "acquirer",
     seed: Annotated[int, typer.Option("--seed", help="Of its jitter and drops.")] = 1,
+    dialect: Annotated[str, typer.Option("--dialect", help="One that is shipped.")] = "iso87_ascii",
+    length: Annotated[str, typer.Option("--length", help="binary2, ascii4 or bcd2.")] = "binary2",
+    tpdu: Annotated[str, typer.Option("--tpdu", help="Hex, of what it starts itself.")] = "",
+    header: Annotated[str, typer.Option("--header", help="Hex; the same.")] = "",
+    certificate: Annotated[Path | None, typer.Option("--certificate", help="TLS, PEM.")] = None,
+    key: Annotated[Path | None, typer.Option("--key", help="Of the certificate, PEM.")] = None,
+    ca: Annotated[
+        Path | None, typer.Option("--ca", help="Listening: demands a certificate of its clients.")
+    ] = None,
+    server_name: Annotated[
+        str, typer.Option("--server-name", help="Calling: the gateway's name.")
+    ] = "localhost",
 ) -> None:
     """Simulate an acquirer until SIGTERM; its summary is the last line on standard output."""
-    run = partial(
-        run_acquirer,
+    if (listen is None) == (call is None):
+        raise typer.BadParameter("either --listen or --call, and not both")
+    tls: Tls | None = None
+    try:
+        if call is not None and ca is not None:
+            tls = calling_tls(ca, server_name=server_name, certificate=certificate, key=key)
+        elif listen is not None and certificate is not None:
+            tls = serving_tls(certificate, key or certificate, client_ca=ca)
+    except (GatewayError, OSError) as error:
+        _fail(str(error))
+    options = AcquirerOptions(
         name=name,
-        address=_address(listen),
-        ledger_path=ledger,
+        address=_address(listen or call or ""),
+        calls=0 if call is None else calls,
+        ledger=ledger,
+        synchronous="FULL" if outlives_power else "NORMAL",
         control=control,
         switches=_checked(switches),
+        wire=_wire(dialect, length, tpdu, header),
+        tls=tls,
         seed=seed,
     )
-    _print_json(_told(run))
+    _print_json(_told(partial(run_acquirer, options=options)))
 
 
 @app.command()
@@ -388,6 +430,19 @@ def _valid(make: Callable[[], T]) -> T:
         return make()
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _wire(dialect: str, length: str, tpdu: str, header: str) -> Wire:
+    """How an acquirer writes; with a TPDU or a header its frames have them."""
+
+    def make() -> Wire:
+        # pydantic refuses a length that there is not, as a ValueError.
+        framing = Framing.model_validate(
+            {"length": length, "tpdu": bool(tpdu), "header_bytes": len(header) // 2}
+        )
+        return shipped_wire(dialect, framing, tpdu=tpdu, header=header)
+
+    return _valid(make)
 
 
 def _acquirer_kind(text: str) -> Literal["ours", "isoload"]:

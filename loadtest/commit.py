@@ -12,7 +12,10 @@ import trio
 T = TypeVar("T")
 
 
-def open_database(path: Path, *, synchronous: Literal["FULL", "NORMAL"]) -> apsw.Connection:
+Synchronous = Literal["FULL", "NORMAL"]
+
+
+def open_database(path: Path, *, synchronous: Synchronous) -> apsw.Connection:
     """A writable WAL database; FULL survives power loss, NORMAL the death of the process only.
 
     Raises OSError where the file cannot be had.

@@ -13,7 +13,6 @@ from loadtest.ledger import Attempt, TerminalLedger
 from loadtest.terminal import Sale, T, Terminal
 
 _OPENING_AT_ONCE = 50
-_PAUSE_S = 0.005  # before a customer who finds no till looks again
 
 
 class Notes:
@@ -53,8 +52,8 @@ class Notes:
 class Crowd:
     """An open loop: a slow gateway does not make the next customer come later.
 
-    A customer takes the till that has been idle longest. Where none is idle, he waits, and his
-    purchase is counted from the moment he came.
+    A customer takes the till that has been idle longest. Where none is idle he queues for one, and
+    his purchase is counted from the moment he came.
     """
 
     def __init__(self, options: FleetOptions) -> None:
@@ -62,12 +61,13 @@ class Crowd:
         self.notes = Notes()
         self.sales: list[Sale] = []
         self.came: list[float] = []  # when each customer came, on trio's clock
-        self.waited = 0  # of them, those who found no idle till
+        self.lags_s: list[float] = []  # how late this process noticed each of them
+        self.queued = 0  # of them, those who found no idle till
         self._terminals = terminals_of(
             options, ledger=self.notes, commit=self.notes, observe=self.sales.append
         )
         self._idle: deque[Terminal] = deque(self._terminals)
-        self._busy = 0
+        self._queue: deque[float] = deque()
 
     async def open(self) -> None:
         """Connects and signs on every till; returns once all are."""
@@ -88,24 +88,18 @@ class Crowd:
             due_s = start_s + number / per_s
             await trio.sleep_until(due_s)
             self.came.append(due_s)
-            if not self._idle:
-                self.waited += 1
-                while not self._idle:  # noqa: ASYNC110 (at once, or the gateway is far behind)
-                    await trio.sleep(_PAUSE_S)
-            till.start_soon(self._sell, self._idle.popleft(), due_s)
+            self.lags_s.append(trio.current_time() - due_s)
+            if self._idle:
+                till.start_soon(self._sell, self._idle.popleft(), due_s)
+            else:
+                self.queued += 1
+                self._queue.append(due_s)
 
     async def _sell(self, terminal: Terminal, due_s: float) -> None:
-        self._busy += 1
-        try:
-            await terminal.sell(due_s)
-        finally:
-            self._busy -= 1
-            self._idle.append(terminal)
-
-    @property
-    def busy(self) -> int:
-        """Tills with a purchase that is not settled."""
-        return self._busy
+        await terminal.sell(due_s)
+        while self._queue:
+            await terminal.sell(self._queue.popleft())
+        self._idle.append(terminal)
 
     async def close(self) -> None:
         """Hangs up everywhere."""

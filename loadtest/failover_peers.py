@@ -47,6 +47,9 @@ class Peer(Protocol):
     name: str
     address: HostPort
 
+    @property
+    def pid(self) -> int: ...
+
     async def start(self) -> None:
         """Starts it, in good health; raises ChildFailed."""
         ...
@@ -74,6 +77,11 @@ class Simulated:
         self._seat: AcquirerSeat | None = None
 
     @property
+    def pid(self) -> int:
+        child = self._running.child
+        return 0 if child is None else child.pid
+
+    @property
     def ledger(self) -> Path:
         return self._running.ledger
 
@@ -84,8 +92,14 @@ class Simulated:
         return self._seat
 
     async def start(self) -> None:
+        # It is killed, and the machine is not: an fsync of its own for each answer would only take
+        # the disk from the gateway.
         self._seat = await self._stage.start_acquirer(
-            self.name, folder=self._folder, address=self.address, switches=_texts(_WELL)
+            self.name,
+            folder=self._folder,
+            address=self.address,
+            switches=_texts(_WELL),
+            options=["--no-outlives-power"],
         )
 
     async def sicken(self, sickness: Sickness) -> None:
@@ -139,6 +153,10 @@ class Isoload:
         self._log = folder / f"{name}.log"
         self._child: Child | None = None
         self._mute = False
+
+    @property
+    def pid(self) -> int:
+        return self._running.pid
 
     @property
     def _running(self) -> Child:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from gateway.clock import Clock
+from gateway.clock import Clock, utc
 from gateway.wire.message import (
     AMOUNT,
     APPROVAL_CODE,
@@ -57,19 +57,38 @@ class Host:
         self._ledger = ledger
         self._clock = clock
         self.counts: Counter[str] = Counter()
+        self._own = 0
 
     def answer(self, request: Message, switches: Switches) -> Message:
         """The response to a request; what it rests on is written and durable with the commit."""
         group = request.mti[1:2]
         if group == "8":
             self.counts["network"] += 1
-            return _response(request, "00")
+            self.counts[kind_of(request)] += 1
+            return _response(request, switches.network_code or "00")
         if group == "4":
             return self._reverse(request, switches)
         if group in "12":
             return self._decide(request, switches)
         self.counts["unsupported"] += 1
         return _response(request, INVALID_TRANSACTION)
+
+    @staticmethod
+    def refusal(request: Message, code: str) -> Message:
+        """A response to what is not looked at any further."""
+        return _response(request, code)
+
+    def network_request(self, code: str) -> Message:
+        """A 0800 of the acquirer's own, with a STAN that no other of this process has."""
+        self._own = self._own % 999_999 + 1
+        return Message(
+            "0800",
+            {
+                TRANSMISSION_TIME: utc(self._clock.wall_ms()).strftime("%m%d%H%M%S"),
+                STAN: f"{self._own:06d}",
+                NETWORK_CODE: code,
+            },
+        )
 
     def _decide(self, request: Message, switches: Switches) -> Message:
         key = OriginalKey(

@@ -10,7 +10,7 @@ from typing import Any
 
 import apsw
 
-from loadtest.commit import open_database, open_for_reading
+from loadtest.commit import Synchronous, open_database, open_for_reading
 
 # --- the acquirer's ------------------------------------------------------------------------------
 
@@ -87,8 +87,8 @@ class OriginalKey:
 class AcquirerLedger:
     """An acquirer's ledger. Every method runs inside the caller's transaction."""
 
-    def __init__(self, path: Path) -> None:
-        self.database = open_database(path, synchronous="FULL")
+    def __init__(self, path: Path, *, synchronous: Synchronous = "FULL") -> None:
+        self.database = open_database(path, synchronous=synchronous)
         self.database.execute(_ACQUIRER_SCHEMA)
 
     def close(self) -> None:

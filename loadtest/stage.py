@@ -26,6 +26,7 @@ class AcquirerSeat:
     address: HostPort
     ledger: Path
     control: Path
+    options: tuple[str, ...] = ()  # more of its command line, whenever it is started
     child: Child | None = None
 
 
@@ -46,6 +47,7 @@ class Stage:
         address: HostPort | None = None,
         switches: Sequence[str] = (),
         seed: int = 1,
+        options: Sequence[str] = (),
     ) -> AcquirerSeat:
         """A running acquirer; one of the same name before it left its ledger in `folder`."""
         seat = AcquirerSeat(
@@ -53,6 +55,7 @@ class Stage:
             address or HostPort("127.0.0.1", 0),
             folder / f"{name}.ledger.db",
             folder / f"{name}.sock",
+            tuple(options),
         )
         self.acquirers[name] = seat
         await self.restart_acquirer(seat, switches=switches, seed=seed)
@@ -64,7 +67,8 @@ class Stage:
         """Starts an acquirer in its seat, on its address and its ledger; raises ChildFailed."""
         command = python("loadtest", "acquirer", "--name", seat.name)
         command += ["--listen", str(seat.address), "--ledger", str(seat.ledger)]
-        command += ["--control", str(seat.control), "--seed", str(seed), *switches]
+        command += ["--control", str(seat.control), "--seed", str(seed), *seat.options]
+        command += switches
         seat.child = await self._children.start(
             seat.name, command, log=self._logs / f"{seat.name}.log", talks=True
         )

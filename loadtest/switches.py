@@ -91,6 +91,10 @@ class Switches(BaseModel):
     lose: float = Field(default=0, ge=0, le=1)  # share of requests never seen
     mute: bool = False  # takes everything, answers nothing
     echo_while_mute: bool = False  # a front end that lives while its host does not
+    network_mute: bool = False  # its host lives and its front end does not: no echo is answered
+    network_code: str = Field(default="", pattern=r"^([0-9A-Z]{2})?$")  # to 0800; "": 00
+    # What is financial before a sign-on on the same connection: answered so, or "close".
+    demand_sign_on: str = Field(default="", pattern=r"^(close|[0-9A-Z]{2})?$")
     refuse: bool = False  # new connections are refused; open ones stay
     reset: bool = False  # open connections are reset, new ones as soon as they are accepted
     response_code: str = Field(default="", pattern=r"^([0-9A-Z]{2})?$")  # for everything financial
