@@ -33,6 +33,7 @@ from gateway.transactions.records import Records
 from gateway.transactions.request import Reply, Request
 from gateway.transactions.reversals import Reversals
 from gateway.transactions.takebacks import TakeBacks
+from gateway.transactions.version import Version
 from gateway.upstreams.adaptation import CannotAdapt
 from gateway.upstreams.conditions import subject_of
 from gateway.upstreams.pool import Pool, Upstream
@@ -72,8 +73,7 @@ class Flow:
     ) -> None:
         self._store = store
         self._records = records
-        self._policy = policy
-        self._router = router
+        self._version = Version(policy, router)
         self._pool = pool
         self._originals = originals
         self._delivery = delivery
@@ -107,9 +107,20 @@ class Flow:
     def under_way(self) -> int:
         return len(self._under_way)
 
+    @property
+    def version(self) -> Version:
+        """What new requests are decided by."""
+        return self._version
+
+    def swap(self, version: Version) -> None:
+        """Decide new requests by another version; those under way end under the one they began
+        with."""
+        self._version = version
+
     async def serve(self, request: Request) -> Reply:
         """The reply to a request of an identified device; never silence, never a traceback."""
         kind = request.kind
+        request.version = self._version
         try:
             if kind in _FINANCIAL_KINDS:
                 return await self._once(request)
@@ -140,6 +151,7 @@ class Flow:
         )
         batch = self._batches.number(request.message.terminal_id)
         draft = self._records.draft(request, key, batch=batch)
+        draft.config_version = request.version.id
         under_way = self._under_way.get(key)
         if under_way is not None:
             return await self._join(under_way, request, draft)
@@ -158,7 +170,7 @@ class Flow:
             exchange.reply = await self._done(request, draft)
             if exchange.reply.transaction_id != draft.transaction_id:
                 # Refused, or a repeat after all: nothing came of this one.
-                self._policy.give_back(draft.transaction_id)
+                request.version.policy.give_back(draft.transaction_id)
             self._refusals.remember(draft, exchange.reply)
             return exchange.reply
         finally:
@@ -179,7 +191,7 @@ class Flow:
     async def _decided(self, request: Request, draft: Transaction) -> Reply:
         """A request that is not under way: is it a repeat, may it go on, and where does it go?"""
         message, kind = request.message, request.kind
-        decision = self._policy.decide(
+        decision = request.version.policy.decide(
             Subject(
                 message,
                 kind,
@@ -202,14 +214,17 @@ class Flow:
             )
         if isinstance(decision, Refused):
             return self._refuse(request, decision.reason, decision.rule, code=decision.code)
-        draft.config_version = decision.version
         if kind in FOLLOWING_KINDS:
             return await self._following(request, draft)
         return await self._routed(request, draft)
 
     async def _routed(self, request: Request, draft: Transaction) -> Reply:
-        choice = self._router.choose(subject_of(request.message, request.kind, request.wall_ms))
-        upstreams = [self._pool[name] for name in choice.upstreams]
+        choice = request.version.router.choose(
+            subject_of(request.message, request.kind, request.wall_ms)
+        )
+        # One may have been removed since this version was replaced.
+        found = [self._pool.get(name) for name in choice.upstreams]
+        upstreams = [upstream for upstream in found if upstream is not None]
         return await self._forwarded(request, draft, upstreams, why=choice.why)
 
     async def _following(self, request: Request, draft: Transaction) -> Reply:
@@ -288,7 +303,7 @@ class Flow:
                 return await self._outcomes.in_doubt(request, draft)
             answer = upstream.adaptation.incoming(answer, request=outgoing, sent=sent)
             return await self._outcomes.answered(request, draft, upstream, answer)
-        keeps = self._policy.keeps_advices(request.device.profile)
+        keeps = request.version.policy.keeps_advices(request.device.profile)
         if keeps and request.kind in ADVICE_KINDS and last is not None:
             return await self._keep_advice(request, draft, last, message, intended=intended)
         if intended:
@@ -448,7 +463,7 @@ class Flow:
             reason=reason.value,
             rule=rule,
             code=code,
-            config=self._policy.version,
+            config=request.version.id,
         )
         reply = Reply(replies.refusal(message, code))
         reply.reason = reason

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from gateway.policy.response_codes import CodeSet, Reason
 from gateway.store.store import Device
+from gateway.transactions.version import Version
 from gateway.wire.message import Kind, Message
 
 
 class Request:
-    """A message from a device that has been identified."""
+    """A message from a device that has been identified.
 
-    __slots__ = ("code_set", "device", "kind", "listener", "message", "started_s", "wall_ms")
+    `version` is what it is decided by, from its start to its end; the flow sets it.
+    """
+
+    __slots__ = (
+        "code_set",
+        "device",
+        "kind",
+        "listener",
+        "message",
+        "started_s",
+        "version",
+        "wall_ms",
+    )
+
+    version: Version
 
     def __init__(
         self,
