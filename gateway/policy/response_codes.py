@@ -20,6 +20,13 @@ class Reason(StrEnum):
     WRONG_NETWORK = "wrong_network"
     NOT_CARRIED = "not_carried"
     KIND_NOT_PERMITTED = "kind_not_permitted"
+    ENTRY_MODE_NOT_PERMITTED = "entry_mode_not_permitted"
+    CURRENCY_NOT_PERMITTED = "currency_not_permitted"
+    OUT_OF_HOURS = "out_of_hours"
+    TERMINAL_BLOCKED = "terminal_blocked"
+    MERCHANT_BLOCKED = "merchant_blocked"
+    NETWORK_BLOCKED = "network_blocked"
+    CERTIFICATE_BLOCKED = "certificate_blocked"
     CARD_RANGE_NOT_ALLOWED = "card_range_not_allowed"
     CARD_BLOCKED = "card_blocked"
     AMOUNT_LIMIT = "amount_limit"
@@ -51,6 +58,13 @@ _CODES: dict[Reason, tuple[str, str]] = {
     Reason.WRONG_NETWORK: ("58", "97"),
     Reason.NOT_CARRIED: ("58", "97"),
     Reason.KIND_NOT_PERMITTED: ("58", "58"),
+    Reason.ENTRY_MODE_NOT_PERMITTED: ("58", "58"),
+    Reason.CURRENCY_NOT_PERMITTED: ("58", "58"),
+    Reason.OUT_OF_HOURS: ("58", "58"),
+    Reason.TERMINAL_BLOCKED: ("58", "97"),
+    Reason.MERCHANT_BLOCKED: ("03", "03"),
+    Reason.NETWORK_BLOCKED: ("58", "97"),
+    Reason.CERTIFICATE_BLOCKED: ("58", "97"),
     Reason.CARD_RANGE_NOT_ALLOWED: ("57", "57"),
     Reason.CARD_BLOCKED: ("62", "62"),
     Reason.AMOUNT_LIMIT: ("61", "61"),

@@ -20,9 +20,8 @@ from gateway.store.store import (
 from gateway.transactions import duplicates
 from gateway.transactions.matching import Description, Fit, reference
 from gateway.transactions.request import Request
-from gateway.wire.message import APPROVAL_CODE, ORIGINAL_DATA, Kind, Message
+from gateway.wire.message import APPROVAL_CODE, ORIGINAL_DATA, VOID_KINDS, Kind, Message
 
-VOIDS = frozenset((Kind.VOID, Kind.PREAUTHORISATION_VOID, Kind.COMPLETION_VOID))
 _ORIGINAL_KINDS = {
     Kind.VOID: frozenset((Kind.PURCHASE, Kind.CASH, Kind.CASHBACK)),
     Kind.PREAUTHORISATION_VOID: frozenset((Kind.PREAUTHORISATION,)),
@@ -231,9 +230,9 @@ class Originals:
             and (one.state in _IN_FORCE or self.stands(one))
         ]
         kind = draft.kind
-        if any(one.kind in VOIDS for one in before):
+        if any(one.kind in VOID_KINDS for one in before):
             return Reason.ORIGINAL_NOT_FOUND  # voided: there is nothing left to follow
-        if kind in VOIDS:
+        if kind in VOID_KINDS:
             return self._refusal_of_void(draft, original, before)
         if kind is Kind.COMPLETION and any(one.kind is Kind.COMPLETION for one in before):
             return Reason.INVALID_TRANSACTION

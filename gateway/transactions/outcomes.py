@@ -16,7 +16,7 @@ from gateway.transactions.request import Reply, Request
 from gateway.transactions.reversals import Reversals
 from gateway.transactions.states import Happening, after
 from gateway.upstreams.pool import Pool, Upstream
-from gateway.wire.message import ADVICE_KINDS, REVERSIBLE_KINDS, Kind, Message
+from gateway.wire.message import ADVICE_KINDS, REVERSIBLE_KINDS, VOID_KINDS, Kind, Message
 
 
 class Measures(Protocol):
@@ -68,6 +68,10 @@ class Outcomes:
                 # Nobody may hear of an approval that is not on disk: it is undone instead.
                 return await self.in_doubt(request, transaction)
             await self._records.write_regardless(outcome)
+        if not approved:
+            self._policy.give_back(transaction.transaction_id)
+        elif request.kind in VOID_KINDS and code in upstream.settings.approving_codes:
+            self._policy.give_back(transaction.original_id)
         self.log(request, transaction, upstream.name, code)
         return Reply(
             reply,
@@ -116,6 +120,7 @@ class Outcomes:
         code = response_code(reason, request.code_set)
         reply = replies.refusal(request.message, code)
         state = after(State.INTENDED, Happening.NOTHING_SENT)
+        self._policy.give_back(transaction.transaction_id)
         await self._records.write_regardless(
             self._records.outcome(transaction, state, reply, wipe_image=True)
         )

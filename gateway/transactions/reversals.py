@@ -58,6 +58,9 @@ class Reversals:
         self._clock = clock
         self._emit = emit
         self._random = random
+        # Told of each transaction that its acquirer has undone, and of what a partial reversal
+        # leaves of it (-1: nothing).
+        self.on_reversed: Callable[[int, int], None] = lambda _transaction_id, _left_minor: None
         self._queues = {upstream.name: _Queue() for upstream in pool}
         self.given_up = 0  # handed to an operator
         self._late_answers: trio.MemorySendChannel[tuple[int, Message]]
@@ -335,6 +338,8 @@ class Reversals:
         owing = State.ADVICE_OWED if owed.advice else State.REVERSAL_OWED
         state = after(owing, Happening.ACKNOWLEDGED)
         await self._store.commit(*heard, EndReversal(owed.transaction_id, state))
+        if not owed.advice:
+            self.on_reversed(owed.transaction_id, owed.amount_minor)
         self._release(upstream, owed, transaction)
         self._emit(
             Event.REVERSAL_DONE,

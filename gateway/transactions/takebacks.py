@@ -11,12 +11,12 @@ from gateway.store.store import OweReversal, State, Transaction
 from gateway.transactions.delivery import Delivery
 from gateway.transactions.duplicates import Exchange
 from gateway.transactions.matching import Description
-from gateway.transactions.originals import VOIDS, Originals
+from gateway.transactions.originals import Originals
 from gateway.transactions.records import Records
 from gateway.transactions.request import Request
 from gateway.transactions.reversals import Reversals
 from gateway.transactions.states import Happening, after
-from gateway.wire.message import REPLACEMENT_AMOUNTS, REVERSIBLE_KINDS, Kind, Message
+from gateway.wire.message import REPLACEMENT_AMOUNTS, REVERSIBLE_KINDS, VOID_KINDS, Kind, Message
 
 _OTHER = "06"  # DE39 of a reversal whose terminal gives no reason
 _OWED_NOTHING = (Kind.BALANCE,)
@@ -74,7 +74,7 @@ class TakeBacks:
                 same = owed_minor is None or owed_minor == left_minor(request.message)
                 return original if same else Reason.REPEAT_DIFFERS
             following = await self._originals.standing_on(original)
-            if any(one.kind in VOIDS for one in following):
+            if any(one.kind in VOID_KINDS for one in following):
                 return original  # Its money has gone back already.
             if following:
                 return Reason.INVALID_TRANSACTION  # refunded or completed: it was no failure

@@ -81,6 +81,9 @@ REVERSIBLE_KINDS = frozenset(
 # Reports of what was done already: never reversed in doubt, but repeated until answered.
 ADVICE_KINDS = frozenset((Kind.OFFLINE, Kind.ADJUSTMENT))
 
+# What undoes an earlier transaction as a whole.
+VOID_KINDS = frozenset((Kind.VOID, Kind.PREAUTHORISATION_VOID, Kind.COMPLETION_VOID))
+
 # What is done about an earlier transaction, and goes to the acquirer that got that one.
 FOLLOWING_KINDS = frozenset(
     (

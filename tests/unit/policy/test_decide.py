@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from gateway.policy.decide import ALLOWED, Policy, Refused
+from gateway.policy.decide import Allowed, Policy, Refused, Subject
 from gateway.policy.permissions import Permissions
 from gateway.policy.response_codes import Reason
 from gateway.settings.schema import Profile
@@ -14,16 +16,21 @@ POLICY = Policy(
     permissions=Permissions([Profile(name="retail", kinds=[Kind.PURCHASE, Kind.BALANCE])]),
     version="v1",
 )
-GOOD = Message("0200", {3: "000000", 4: "000000000100", 11: "000001"})
+GOOD = Message("0200", {3: "000000", 4: "000000000100", 11: "000001", 22: "051"})
+
+
+def subject(message: Message, kind: Kind, profile: str = "retail", **known: Any) -> Subject:
+    values = {"transaction_id": 1, "wall_ms": 0, "card_token": ""} | known
+    return Subject(message, kind, profile=profile, **values)
 
 
 def reason(message: Message, kind: Kind, profile: str = "retail") -> Reason | None:
-    decision = POLICY.decide(message, kind, profile)
+    decision = POLICY.decide(subject(message, kind, profile))
     return decision.reason if isinstance(decision, Refused) else None
 
 
-def test_what_the_profile_names_is_allowed() -> None:
-    assert POLICY.decide(GOOD, Kind.PURCHASE, "retail") is ALLOWED
+def test_what_the_profile_names_is_allowed_under_a_version() -> None:
+    assert POLICY.decide(subject(GOOD, Kind.PURCHASE)) == Allowed("v1", taken=False)
 
 
 @pytest.mark.parametrize(

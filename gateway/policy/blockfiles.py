@@ -1,0 +1,463 @@
+"""Reads a blocklist file: text to entries, or everything that is wrong with it, by line.
+
+    # one entry a line; what follows a value is optional
+    T0000001  until=2026-12-31 reason="lost in the post"   # a remark
+    h1:MZXW6YTBOI5GCYTDMRSWMZ3INE  code=43 reason="reported stolen"
+
+A problem never repeats what stands in the line: it could be a card number.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from bisect import insort
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import date, tzinfo
+from io import BytesIO
+from ipaddress import ip_network
+from typing import TypeVar
+
+from gateway.policy.blocklists import (
+    BIN_DIGITS,
+    Bins,
+    Blocklists,
+    Cards,
+    Detail,
+    Entries,
+    ListName,
+    Names,
+    Networks,
+)
+from gateway.policy.calendars import last_instant_ms
+from gateway.policy.card_numbers import holds_card_number
+
+E = TypeVar("E", Names, Cards, Bins, Networks)
+
+# Codes that say no, and may be said of a card: to be extended with the acquirer's agreement.
+CODES = frozenset(("04", "05", "07", "14", "33", "34", "36", "37", "38", "41", "43", "54", "62"))
+_CODED = (ListName.CARDS, ListName.BINS)
+_REASON_CHARS_MAX = 120
+_LINE_BYTES_MAX = 1_000
+_NESTED_MAX = 64  # BIN ranges over one number
+_REMEMBERED_MAX = 10_000  # different remarks beside values
+_TO_BASE32HEX = bytes.maketrans(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789abcdefghijklmnopqrstuv"
+)
+_FROM_BASE32HEX = str.maketrans(
+    "0123456789abcdefghijklmnopqrstuv", "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+)
+
+_NAME = rb'(?:[^\s"#=]+|"[^"]{1,40}")'
+_VALUES = {
+    ListName.TERMINALS: _NAME,
+    ListName.MERCHANTS: _NAME,
+    ListName.CARDS: rb"h[1-9][0-9]{0,4}:[A-Z2-7]{26}",
+    ListName.BINS: rb"[0-9]{4,11}(?:-[0-9]{4,11})?",
+    ListName.NETWORKS: rb"[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?",
+    ListName.CERTIFICATES: rb"(?:sha256|serial):[0-9A-Fa-f:]+",
+}
+_LINES = {name: re.compile(rb"(%b)(?:[ \t]+(.*))?" % value) for name, value in _VALUES.items()}
+_ATTRIBUTE = re.compile(r'([a-z]+)=(?:"([^"]*)"|([^\s"#]*))(?:[ \t]+|$)')
+_DATE = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}|21[0-9]{2}-[0-9]{2}-[0-9]{2}")
+
+_REMEDIES = {
+    ListName.TERMINALS: "write a terminal id of up to 8 characters, in quotes if it has blanks",
+    ListName.MERCHANTS: "write a merchant id of up to 15 characters, in quotes if it has blanks",
+    ListName.CARDS: "write the card's token (h1:…), which `gateway block card` makes",
+    ListName.BINS: "write the first 4 to 11 digits of the cards, or two such of one length: A-B",
+    ListName.NETWORKS: "write a network such as 203.0.113.0/24 or 2001:db8::/32",
+    ListName.CERTIFICATES: "write sha256: and 64 hex digits, or serial: and the number in hex",
+}
+_CARD_NUMBER = (
+    "holds what may be a clear card number",
+    "remove it from the file and its copies; `gateway block card` writes a token instead",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a file."""
+
+    file: str
+    line: int  # counted from 1
+    problem: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.problem}; {self.remedy}"
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A file as read: its entries, or at least one problem."""
+
+    name: ListName
+    entries: Names | Cards | Bins | Networks | None  # None where there is a problem, or no entry
+    count: int
+    problems: tuple[Problem, ...]
+
+
+class _Wrong(Exception):
+    """What is wrong with a line; its text is for people and holds nothing of the line."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem)
+        self.problem, self.remedy = problem, remedy
+
+
+def parse(
+    name: ListName,
+    content: bytes,
+    *,
+    file: str,
+    zone: tzinfo,
+    entries_max: int = 5_000_000,
+    problems_max: int = 50,
+) -> Parsed:
+    """The entries of a list; `until=` ends with that day in `zone`. Raises nothing."""
+    reader = _Reader(name, file, zone, problems_max)
+    if content and not content.endswith(b"\n"):
+        # Half a number is a number too: 4111 blocks more than 411122.
+        lines = content.count(b"\n") + 1
+        reader.wrong(lines, "the last line does not end: it may be cut off", "end it with Enter")
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    for line, raw in enumerate(BytesIO(content), 1):
+        if reader.count >= entries_max:
+            reader.wrong(line, "has more entries than allowed", "raise blocklists.entries_max")
+            break
+        try:
+            reader.read(line, raw)
+        except _Wrong as wrong:
+            reader.wrong(line, wrong.problem, wrong.remedy)
+    entries = reader.entries() if reader.count else None
+    problems = reader.problems()
+    return Parsed(name, None if problems else entries, reader.count, problems)
+
+
+def assemble(files: Iterable[Parsed]) -> Blocklists:
+    """The lists of all files, none of which has a problem."""
+    entries = {parsed.name: parsed.entries for parsed in files}
+
+    def named(name: ListName, kind: type[E]) -> E | None:
+        found = entries.get(name)
+        return found if isinstance(found, kind) else None
+
+    return Blocklists(
+        terminals=named(ListName.TERMINALS, Names),
+        cards=named(ListName.CARDS, Cards),
+        bins=named(ListName.BINS, Bins),
+        merchants=named(ListName.MERCHANTS, Names),
+        networks=named(ListName.NETWORKS, Networks),
+        certificates=named(ListName.CERTIFICATES, Names),
+    )
+
+
+def written_token(card_token: str) -> str:
+    """A card token of the security module as the file has it: `h1:`, and 26 characters.
+
+    Base32 and not hex: hardly ever do its digits look like a card number.
+    """
+    version, _, digest = card_token.partition(":")
+    number = int(digest, 16) << 2
+    text = ""
+    for _ in range(26):
+        text = "0123456789abcdefghijklmnopqrstuv"[number & 31] + text
+        number >>= 5
+    return f"h{version}:{text.translate(_FROM_BASE32HEX)}"
+
+
+class _Reader:
+    """Collects the entries and problems of one file."""
+
+    def __init__(self, name: ListName, file: str, zone: tzinfo, problems_max: int) -> None:
+        self._name = name
+        self._file = file
+        self._zone = zone
+        self._problems_max = problems_max
+        self._problems: list[Problem] = []
+        self._more = 0
+        self._match = _LINES[name].fullmatch
+        self._details: dict[Detail, int] = {Detail(): 0}
+        self._remarks: dict[bytes, int] = {}
+        self._lines = array("I")
+        self._kinds = array("I")
+        # In order of the file: a word to each entry for cards and BINs, names for the others.
+        self._names: dict[str, int] = {}
+        self._numbers: dict[int, list[int]] = {}
+        self._ranges: list[tuple[int, int]] = []
+        self._networks: dict[tuple[int, int], dict[int, int]] = {}
+        self._take: Callable[[int, bytes], None] = {
+            ListName.TERMINALS: self._terminal,
+            ListName.MERCHANTS: self._merchant,
+            ListName.CARDS: self._card,
+            ListName.BINS: self._bin,
+            ListName.NETWORKS: self._network,
+            ListName.CERTIFICATES: self._certificate,
+        }[name]
+
+    @property
+    def count(self) -> int:
+        return len(self._lines)
+
+    def wrong(self, line: int, problem: str, remedy: str) -> None:
+        if len(self._problems) < self._problems_max:
+            self._problems.append(Problem(self._file, line, problem, remedy))
+        else:
+            self._more += 1
+
+    def problems(self) -> tuple[Problem, ...]:
+        """In order of the lines; what is beyond the bound is counted."""
+        found = sorted(self._problems, key=lambda problem: problem.line)
+        if self._more:
+            last = found[-1].line
+            found.append(
+                Problem(self._file, last, f"and {self._more} more problems", "mend these first")
+            )
+        return tuple(found)
+
+    def read(self, line: int, raw: bytes) -> None:
+        """One line of the file; raises _Wrong."""
+        raw = raw.strip()
+        if not raw:
+            return
+        if raw[0] == ord("#"):
+            self._remark(raw)
+            return
+        matched = self._match(raw) if len(raw) <= _LINE_BYTES_MAX else None
+        if matched is None:
+            raise self._unreadable(raw)
+        value, rest = matched.groups()
+        kind = self._remark(rest) if rest else 0
+        self._take(line, value)
+        self._lines.append(line)
+        self._kinds.append(kind)
+
+    def _unreadable(self, raw: bytes) -> _Wrong:
+        if holds_card_number(raw.decode("utf-8", "replace")):
+            return _Wrong(*_CARD_NUMBER)
+        if len(raw) > _LINE_BYTES_MAX:
+            return _Wrong(f"is longer than {_LINE_BYTES_MAX} bytes", "write one entry to a line")
+        return _Wrong(f"is no entry of {self._name}", _REMEDIES[self._name])
+
+    # --- what stands beside a value --------------------------------------------------------------
+
+    def _remark(self, rest: bytes) -> int:
+        """The index of the detail that the rest of a line says."""
+        known = self._remarks.get(rest)
+        if known is None:
+            detail = self._detail(_text(rest))
+            known = self._details.setdefault(detail, len(self._details))
+            if len(self._remarks) < _REMEMBERED_MAX:
+                self._remarks[rest] = known
+        return known
+
+    def _detail(self, text: str) -> Detail:
+        given: dict[str, str] = {}
+        at = 0
+        while at < len(text) and text[at] != "#":
+            matched = _ATTRIBUTE.match(text, at)
+            if matched is None:
+                remedy = 'after the value write until=2026-12-31, reason="…", code=43 or # a remark'
+                raise _Wrong("has something after its value that is not understood", remedy)
+            key, quoted, bare = matched.groups()
+            if key in given:
+                raise _Wrong("says the same thing twice", "say it once")
+            if key not in ("until", "reason", "code"):
+                raise _Wrong("has an unknown key", "use until, reason or code")
+            given[key] = bare if quoted is None else quoted
+            at = matched.end()
+        return Detail(
+            self._ends_ms(given["until"]) if "until" in given else 0,
+            _reason(given.get("reason", "")),
+            self._code(given["code"]) if "code" in given else "",
+        )
+
+    def _ends_ms(self, text: str) -> int:
+        try:
+            day = date.fromisoformat(text) if _DATE.fullmatch(text) else None
+        except ValueError:
+            day = None
+        if day is None:
+            raise _Wrong("until is no day", "write a day of this century: until=2026-12-31")
+        return last_instant_ms(day, self._zone)
+
+    def _code(self, text: str) -> str:
+        if self._name not in _CODED:
+            raise _Wrong(f"an entry of {self._name} has no code", "remove code=")
+        if text not in CODES:
+            raise _Wrong(
+                "code is none that may be said of a card", f"one of {', '.join(sorted(CODES))}"
+            )
+        return text
+
+    # --- values ------------------------------------------------------------------------------
+
+    def _terminal(self, line: int, value: bytes) -> None:
+        self._name_of(line, value, chars_max=8)
+
+    def _merchant(self, line: int, value: bytes) -> None:
+        self._name_of(line, value, chars_max=15)
+
+    def _name_of(self, line: int, value: bytes, *, chars_max: int) -> None:
+        text = _text_of_value(value).strip('"').rstrip()
+        # Merchant ids of UnionPay are 15 digits: they cannot be told from a card number.
+        if len(text) != chars_max and holds_card_number(text):
+            raise _Wrong(*_CARD_NUMBER)
+        if not 1 <= len(text) <= chars_max or not text.isascii():
+            raise _Wrong(f"is no entry of {self._name}", _REMEDIES[self._name])
+        self._once(line, text)
+
+    def _once(self, line: int, name: str) -> None:
+        first = self._names.setdefault(name, self.count)
+        if first != self.count:
+            raise _twice(self._lines[first])
+
+    def _certificate(self, line: int, value: bytes) -> None:
+        form, _, digits = value.decode().lower().partition(":")
+        plain = digits.replace(":", "")
+        if form == "sha256" and len(plain) == 64:
+            self._once(line, f"sha256:{plain}")
+            return
+        if digits.isdigit() and holds_card_number(digits):
+            remedy = "if it is a serial number, write it in pairs: serial:0a:1b:…"
+            raise _Wrong(_CARD_NUMBER[0], remedy)
+        if form != "serial" or not 1 <= len(plain) <= 40:
+            raise _Wrong("is no entry of certificates", _REMEDIES[ListName.CERTIFICATES])
+        self._once(line, f"serial:{int(plain, 16):x}")
+
+    def _card(self, line: int, value: bytes) -> None:
+        version, _, digits = value.partition(b":")
+        number = int(digits.translate(_TO_BASE32HEX), 32)
+        if number & 3:  # 26 characters hold 130 bits, of which the last two are none
+            raise _Wrong("is no token: its last character is wrong", _REMEDIES[ListName.CARDS])
+        # One word for sorting: the token, then where it stands.
+        self._numbers.setdefault(int(version[1:]), []).append(number >> 2 << 32 | self.count)
+
+    def _bin(self, line: int, value: bytes) -> None:
+        low, dash, high = value.decode().partition("-")
+        if dash and (len(low) != len(high) or high < low):
+            if holds_card_number(low + high):
+                raise _Wrong(*_CARD_NUMBER)
+            raise _Wrong("is no range of BINs", "write two of one length, the lower one first")
+        self._ranges.append(
+            (int(low.ljust(BIN_DIGITS, "0")), int((high or low).ljust(BIN_DIGITS, "9")))
+        )
+
+    def _network(self, line: int, value: bytes) -> None:
+        try:
+            network = ip_network(value.decode())
+        except ValueError:
+            if holds_card_number(value.decode()):
+                raise _Wrong(*_CARD_NUMBER) from None
+            raise _Wrong(
+                "is no network, or has bits set behind its length", _REMEDIES[ListName.NETWORKS]
+            ) from None
+        table = self._networks.setdefault((network.version, network.prefixlen), {})
+        number = int(network.network_address) >> (network.max_prefixlen - network.prefixlen)
+        first = table.setdefault(number, self.count)
+        if first != self.count:
+            raise _twice(self._lines[first])
+
+    # --- all of it -----------------------------------------------------------------------------
+
+    def entries(self) -> Names | Cards | Bins | Networks:
+        if self._name is ListName.CARDS:
+            return self._cards()
+        if self._name is ListName.BINS:
+            return self._bins()
+        everything = Entries(self._file, self._lines, self._kinds, list(self._details))
+        if self._name is ListName.NETWORKS:
+            return Networks(self._networks, everything)
+        return Names(self._names, everything)
+
+    def _cards(self) -> Cards:
+        tables = {}
+        details = list(self._details)
+        for version, numbers in self._numbers.items():
+            numbers.sort()
+            highs, lows = array("Q"), array("Q")
+            lines, kinds = array("I"), array("I")
+            before = -1
+            for number in numbers:
+                index, token = number & 0xFFFF_FFFF, number >> 32
+                if token == before:
+                    self._say_twice(lines[-1], self._lines[index])
+                before = token
+                highs.append(token >> 64)
+                lows.append(token & 0xFFFF_FFFF_FFFF_FFFF)
+                lines.append(self._lines[index])
+                kinds.append(self._kinds[index])
+            numbers.clear()
+            tables[version] = (highs, lows, Entries(self._file, lines, kinds, details))
+        return Cards(tables)
+
+    def _say_twice(self, first: int, line: int) -> None:
+        wrong = _twice(first)
+        self.wrong(line, wrong.problem, wrong.remedy)
+
+    def _bins(self) -> Bins:
+        """Cut the ranges into pieces; from left to right, with those that are open in order of
+        width."""
+        entries = Entries(self._file, self._lines, self._kinds, list(self._details))
+        ranges = self._ranges
+        seen: dict[tuple[int, int], int] = {}
+        for index, ends in enumerate(ranges):
+            first = seen.setdefault(ends, index)
+            if first != index:
+                self._say_twice(self._lines[first], self._lines[index])
+        cuts = sorted(
+            [(first, 1, index) for index, (first, _) in enumerate(ranges)]
+            + [(last + 1, 0, index) for index, (_, last) in enumerate(ranges)]
+        )
+        firsts, narrowest = array("Q"), array("i")
+        following: dict[int, tuple[int, ...]] = {}
+        open_now: list[tuple[int, int]] = []  # (width, index)
+        for number, (at, begins, index) in enumerate(cuts):
+            width = ranges[index][1] - ranges[index][0]
+            if not begins:
+                open_now.remove((width, index))
+            else:
+                insort(open_now, (width, index))
+                if len(open_now) > _NESTED_MAX:
+                    self.wrong(
+                        self._lines[index],
+                        f"more than {_NESTED_MAX} entries lie over each other here",
+                        "remove those that others hold already",
+                    )
+                    break
+            if number + 1 < len(cuts) and cuts[number + 1][0] == at:
+                continue
+            if open_now and not entries.is_for_ever(open_now[0][1]):
+                following[len(firsts)] = tuple(index for _, index in open_now[1:])
+            firsts.append(at)
+            narrowest.append(open_now[0][1] if open_now else -1)
+        return Bins(firsts, narrowest, following, entries)
+
+
+def _twice(first_line: int) -> _Wrong:
+    return _Wrong(f"is already on line {first_line}", "keep one of the two")
+
+
+def _text_of_value(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise _Wrong("is not UTF-8 text", "save the file as UTF-8") from None
+
+
+def _text(rest: bytes) -> str:
+    """What stands beside a value, or a line that is a remark; raises _Wrong."""
+    text = _text_of_value(rest)
+    if not text.replace("\t", " ").isprintable():
+        raise _Wrong("holds a control character", "remove it")
+    if holds_card_number(text):
+        raise _Wrong(*_CARD_NUMBER)
+    return text
+
+
+def _reason(text: str) -> str:
+    if len(text) > _REASON_CHARS_MAX:
+        raise _Wrong("has too long a reason", f"use {_REASON_CHARS_MAX} characters at most")
+    return text
