@@ -35,6 +35,9 @@ _COMMANDS = {
         "gateway.cli.reversals", "app", "What is owed to acquirers, and what was given up."
     ),
     "archive": _Command("gateway.cli.archive", "app", "Transactions that left the store."),
+    "routes": _Command(
+        "gateway.cli.routes", "app", "Which upstream a request would go to, and why."
+    ),
     "certs": _Command("gateway.cli.certs", "app", "The gateway's own certificate authority."),
 }
 
