@@ -14,6 +14,7 @@ _ENDS = {
     State.TIMED_OUT: ("in doubt", "what is owed for it is not on disk yet"),
     State.REVERSED: ("reversed", "acknowledged by the upstream"),
     State.ADVISED: ("advice done", "acknowledged by the upstream"),
+    State.BOOKED: ("found booked", "settled by an operator: the upstream has it"),
     State.CLOSED: ("closed", "nothing is owed for it any more"),
 }
 _NEVER_SENT = (State.INTENDED, State.NOTHING_SENT)

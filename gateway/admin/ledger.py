@@ -95,6 +95,7 @@ class IdArguments(Arguments):
 
 class ResolveArguments(IdArguments):
     reason: str = Field(min_length=1, max_length=200)
+    booked: bool | None = None  # whether the acquirer has it
 
 
 class FindArguments(Arguments):
@@ -135,6 +136,11 @@ class ReversalsApi(Protocol):
         """Have what was given up sent again. Raises OperatorError and StoreError."""
         ...
 
-    async def resolve(self, transaction_id: int, reason: str) -> None:
-        """Close what was settled by hand. Raises OperatorError and StoreError."""
+    async def resolve(
+        self, transaction_id: int, reason: str, *, booked: bool | None = None
+    ) -> None:
+        """Close what was settled by hand; `booked` is whether the acquirer has it.
+
+        Raises OperatorError and StoreError.
+        """
         ...

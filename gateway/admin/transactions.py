@@ -187,7 +187,9 @@ class ReversalOperations(Operations):
         return await _history(self._store, arguments.transaction_id, self._clock.wall_ms())
 
     async def resolve(self, arguments: ResolveArguments, _: Progress | None = None) -> History:
-        await self._steered().resolve(arguments.transaction_id, arguments.reason)
+        await self._steered().resolve(
+            arguments.transaction_id, arguments.reason, booked=arguments.booked
+        )
         return await _history(self._store, arguments.transaction_id, self._clock.wall_ms())
 
     def _change(

@@ -140,13 +140,18 @@ def retry(transaction_id: Id, json: Json = False, config: Config = DEFAULT_CONFI
 def resolve(
     transaction_id: Id,
     reason: Annotated[str, typer.Option("--reason", help="How it was settled; goes into the log.")],
+    booked: Annotated[
+        bool | None,
+        typer.Option("--booked/--not-booked", help="Whether the acquirer has it booked."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     json: Json = False,
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Close what was given up and has been settled with the acquirer by hand.
 
-    Nothing is sent for it any more, and what was kept to send it is wiped.
+    Of a refund it has to be said whether the acquirer has it booked: then it counts against what
+    may still be refunded. Nothing is sent for it any more, and what was kept of it is wiped.
     """
     if not yes:
         if not sys.stdin.isatty():
@@ -156,7 +161,7 @@ def resolve(
             abort=True,
             err=True,
         )
-    arguments = {"transaction_id": transaction_id, "reason": reason}
+    arguments = {"transaction_id": transaction_id, "reason": reason, "booked": booked}
     _say_change(_one("resolve", arguments, config), "is closed", json=json)
 
 

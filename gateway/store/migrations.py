@@ -241,7 +241,10 @@ END;
 
 CREATE TRIGGER end_reversal INSTEAD OF INSERT ON other_operations WHEN new.operation = 7 BEGIN
     DELETE FROM reversals WHERE transaction_id = new.id;
-    UPDATE transactions SET image = x'' WHERE transaction_id = new.id;
+    UPDATE transactions SET image = x'' WHERE transaction_id = new.id AND NOT EXISTS (
+        SELECT 1 FROM partly_reversed AS p
+        WHERE p.transaction_id = new.id AND p.amount_minor > 0 AND new.a = 'reversed'
+    );
     UPDATE outcomes SET state = new.a WHERE transaction_id = new.id;
     SELECT RAISE(ABORT, 'no such reversal') WHERE changes() = 0;
 END;

@@ -7,8 +7,10 @@ from typing import Final
 # To be followed by WHERE, ORDER BY and LIMIT.
 SELECT_TRANSACTIONS: Final = """
 SELECT t.transaction_id, t.repeat_key, t.created_ms, t.upstream, t.upstream_stan, t.facts, t.image,
-    o.state, o.response_code, o.approval_code, o.answer, o.answered_ms, o.delivered_ms, o.rrn
+    o.state, o.response_code, o.approval_code, o.answer, o.answered_ms, o.delivered_ms, o.rrn,
+    p.amount_minor
 FROM transactions AS t LEFT JOIN outcomes AS o USING (transaction_id)
+    LEFT JOIN partly_reversed AS p USING (transaction_id)
 """
 _AMONG_OPEN_INTENTS: Final = """
 WHERE t.transaction_id IN
@@ -49,8 +51,10 @@ SELECT transaction_id, upstream, upstream_stan, reason, created_ms, attempts, ne
 """
 OLDEST: Final = """
 SELECT t.transaction_id, t.repeat_key, t.created_ms, t.upstream, t.upstream_stan, t.facts, x'',
-    o.state, o.response_code, o.approval_code, x'', o.answered_ms, o.delivered_ms, o.rrn
+    o.state, o.response_code, o.approval_code, x'', o.answered_ms, o.delivered_ms, o.rrn,
+    p.amount_minor
 FROM transactions AS t LEFT JOIN outcomes AS o USING (transaction_id)
+    LEFT JOIN partly_reversed AS p USING (transaction_id)
 WHERE t.transaction_id > ? AND t.created_ms < ? ORDER BY t.transaction_id LIMIT ?
 """
 # What `Trim` would delete.

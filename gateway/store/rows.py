@@ -292,6 +292,8 @@ def transaction(row: Row) -> Transaction:
         known.answer, known.answered_ms, known.delivered_ms = row[10], row[11], row[12]
         if row[13]:
             known.rrn = row[13]
+        if row[14] is not None:
+            known.left_minor = row[14]
     return known
 
 

@@ -23,6 +23,7 @@ class State(StrEnum):
     REVERSED = "reversed"
     ADVICE_OWED = "advice_owed"
     ADVISED = "advised"
+    BOOKED = "booked"  # it was in doubt, and an operator knows that the acquirer has it
     GIVEN_UP = "given_up"
     CLOSED = "closed"
 
@@ -66,6 +67,7 @@ class Transaction:
     image: bytes  # sealed: what a reversal or an advice needs of the request; b"" once wiped
     original_id: int = 0  # of a void, completion, adjustment or refund: what it follows
     batch: int = 0  # the terminal's batch it belongs to, counted by the gateway
+    left_minor: int = -1  # what a partial reversal leaves; -1: there is none
     state: State = State.INTENDED
     response_code: str = ""
     approval_code: str = ""
@@ -231,9 +233,10 @@ class NoteAttempt:
 @dataclass(frozen=True, slots=True)
 class EndReversal:
     """The reversal needs no more sending: acknowledged (REVERSED, ADVISED), settled by an operator
-    (CLOSED), or handed on to one (GIVEN_UP).
+    (CLOSED, BOOKED), or handed on to one (GIVEN_UP).
 
-    Acknowledged, it is owed no more, and the sealed request is wiped. An operator still needs both.
+    Acknowledged, it is owed no more, and the sealed request is wiped, unless part of the amount is
+    left that may be reversed yet. An operator still needs both.
     """
 
     transaction_id: int

@@ -40,6 +40,7 @@ _IN_FORCE = (
     State.ADVISED,
     State.REVERSAL_OWED,
     State.GIVEN_UP,
+    State.BOOKED,
 )
 _FOUND_MAX = 8
 _JUST_SENT_MS = 3_600_000

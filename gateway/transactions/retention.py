@@ -30,6 +30,7 @@ _FINISHED = frozenset(
         State.DELIVERED,
         State.REVERSED,
         State.ADVISED,
+        State.BOOKED,
         State.CLOSED,
     )
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,6 +12,7 @@ from gateway.errors import InDoubt, KeyUnavailable, NotSent, OperatorError, Stor
 from gateway.policy.response_codes import may_be_approved
 from gateway.settings.schema import Upstream as UpstreamSettings
 from gateway.store.store import (
+    Criteria,
     EndReversal,
     NoteAttempt,
     OwedReversal,
@@ -24,6 +23,8 @@ from gateway.store.store import (
 )
 from gateway.telemetry.events import Emit, Event
 from gateway.transactions import replies
+from gateway.transactions.debts import Queue, has_own_stan, is_sent_again
+from gateway.transactions.late import LateAnswers
 from gateway.transactions.originals import issues_rrn
 from gateway.transactions.records import Records
 from gateway.transactions.states import Happening, after
@@ -34,8 +35,9 @@ from gateway.wire.message import ADVICE_KINDS, REVERSIBLE_KINDS, Kind, Message, 
 _DONE = "00"
 _ORIGINAL_UNKNOWN = "25"
 _TRY_LATER = frozenset(("91", "96", "68", "98"))  # the acquirer's own trouble, not a verdict
-_LATE_WAITING_MAX = 10_000
-_LATE_KNOWN_MAX = 100_000
+# What follows an original and has no end yet: it is ended before the original is reversed.
+_COMES_FIRST = frozenset((State.INTENDED, State.REVERSAL_OWED, State.ADVICE_OWED))
+_PAGE = 500
 _STORE_RETRY_S = 0.5
 _STAN_RETRY_S = 0.2
 
@@ -61,11 +63,9 @@ class Reversals:
         # Told of each transaction that its acquirer has undone, and of what a partial reversal
         # leaves of it (-1: nothing).
         self.on_reversed: Callable[[int, int], None] = lambda _transaction_id, _left_minor: None
-        self._queues = {upstream.name: _Queue() for upstream in pool}
+        self._queues = {upstream.name: Queue() for upstream in pool}
         self.given_up = 0  # handed to an operator
-        self._late_answers: trio.MemorySendChannel[tuple[int, Message]]
-        self._late_answers, self._late_to_judge = trio.open_memory_channel(_LATE_WAITING_MAX)
-        self._answered_late_ms: OrderedDict[int, int] = OrderedDict()  # by transaction
+        self._late = LateAnswers(clock=clock, emit=emit, judge=self._judge)
 
     # --- owing ----------------------------------------------------------------------------
 
@@ -114,13 +114,8 @@ class Reversals:
             )
         )
 
-    def left_minor(self, transaction: Transaction) -> int | None:
-        """What the reversal owed leaves of a transaction, -1 for nothing; None: none is owed."""
-        owed = self._queue(transaction.upstream).get(transaction.transaction_id)
-        return None if owed is None else owed.amount_minor
-
-    def _queue(self, upstream: str) -> _Queue:
-        return self._queues.setdefault(upstream, _Queue())
+    def _queue(self, upstream: str) -> Queue:
+        return self._queues.setdefault(upstream, Queue())
 
     async def restore(self) -> int:
         """Take over what earlier runs owe; returns how many reversals that is."""
@@ -131,11 +126,26 @@ class Reversals:
                 transaction = await self._store.transaction(reversal.transaction_id)
                 if transaction is not None:
                     upstream.stans.hold(transaction.upstream_stan)
-                if reversal.upstream_stan:
-                    upstream.stans.hold(reversal.upstream_stan)
+                    if has_own_stan(reversal, transaction):
+                        upstream.stans.hold(reversal.upstream_stan)
             self._queue(reversal.upstream).add(reversal)
         self.given_up = (await self._store.count_by_state()).get(State.GIVEN_UP, 0)
+        await self._hold_given_up()
         return len(owed)
+
+    async def _hold_given_up(self) -> None:
+        """An operator may have it sent again: until then its STAN stands for nothing else."""
+        before_id = 0
+        while True:
+            criteria = Criteria(state=State.GIVEN_UP, before_id=before_id)
+            found = await self._store.select(criteria, _PAGE)
+            for transaction in found:
+                upstream = self._pool.get(transaction.upstream)
+                if upstream is not None and is_sent_again(transaction):
+                    upstream.stans.hold(transaction.upstream_stan)
+            if len(found) < _PAGE:
+                return
+            before_id = found[-1].transaction_id
 
     @property
     def open(self) -> int:
@@ -152,14 +162,14 @@ class Reversals:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Deliver until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._judge_late_answers)
+            nursery.start_soon(self._late.run)
             for name, queue in self._queues.items():
                 upstream = self._pool.get(name)
                 if upstream is not None:
                     nursery.start_soon(self._deliver_all, upstream, queue)
             task_status.started()
 
-    async def _deliver_all(self, upstream: Upstream, queue: _Queue) -> None:
+    async def _deliver_all(self, upstream: Upstream, queue: Queue) -> None:
         limiter = trio.CapacityLimiter(upstream.settings.reversals_under_way_max)
         async with trio.open_nursery() as nursery:
             while True:
@@ -173,7 +183,7 @@ class Reversals:
     async def _deliver(
         self,
         upstream: Upstream,
-        queue: _Queue,
+        queue: Queue,
         owed: OwedReversal,
         limiter: trio.CapacityLimiter,
         borrower: object,
@@ -193,36 +203,39 @@ class Reversals:
             again = replace(queue.current(owed), next_attempt_ms=at_ms)
         finally:
             limiter.release_on_behalf_of(borrower)
-        queue.finished(owed, again)
+        if again is not None:
+            queue.again(again)
 
     async def _attempt(
-        self, upstream: Upstream, queue: _Queue, owed: OwedReversal
+        self, upstream: Upstream, queue: Queue, owed: OwedReversal
     ) -> OwedReversal | None:
         """Send a reversal once. Returns what is still owed of it, or None when it is ended."""
         settings = upstream.settings
+        wait_ms = round(settings.reversal_backoff.first_s * 1000 * (0.5 + self._random()))
         if not upstream.ready:
             # Not an attempt: nothing could be sent. Its turn comes when a link is up.
-            wait_ms = round(settings.reversal_backoff.first_s * 1000 * (0.5 + self._random()))
             return _later(owed, self._clock.wall_ms() + wait_ms)
         transaction = await self._store.transaction(owed.transaction_id)
         original = self._records.request_of(transaction) if transaction is not None else None
         if transaction is None or original is None:
             await self._give_up(upstream, owed, transaction, "its request is not kept")
             return None
-        request = replies.outgoing(
-            original,
-            stan=transaction.upstream_stan,
-            issue_rrn=issues_rrn(transaction, original, settings),
-            wall_ms=transaction.created_ms,
-        )
+        # A void that was undone after its original would have its money back again.
+        following = [] if owed.advice else await self._store.follow_ups(owed.transaction_id)
+        if any(one.state is State.GIVEN_UP for one in following):
+            await self._give_up(upstream, owed, transaction, "what follows it was given up")
+            return None
+        if any(one.state in _COMES_FIRST for one in following):
+            return _later(owed, self._clock.wall_ms() + wait_ms)
+        request = _as_sent(upstream, transaction, original)
         try:
             sent = upstream.adaptation.outgoing(request)
         except CannotAdapt as error:
             await self._give_up(upstream, owed, transaction, str(error))
             return None
         if not transaction.answered_ms:
-            late_ms = self._answered_late_ms.get(owed.transaction_id, 0)
-            transaction = replace(transaction, answered_ms=late_ms)
+            came_ms = self._late.came_ms(owed.transaction_id)
+            transaction = replace(transaction, answered_ms=came_ms)
         # An advice keeps the STAN of its first sending; a reversal has one of its own.
         stan = transaction.upstream_stan if owed.advice else owed.upstream_stan
         if not stan:
@@ -231,12 +244,9 @@ class Reversals:
                 return _later(owed, self._clock.wall_ms() + round(_STAN_RETRY_S * 1000))
             stan = taken
             upstream.stans.hold(stan)
-        now_ms = self._clock.wall_ms()
+        next_ms = self._clock.wall_ms() + self._backoff_ms(upstream, owed.attempts)
         owed = replace(
-            owed,
-            upstream_stan=stan,
-            attempts=owed.attempts + 1,
-            next_attempt_ms=now_ms + self._backoff_ms(upstream, owed.attempts),
+            owed, upstream_stan=stan, attempts=owed.attempts + 1, next_attempt_ms=next_ms
         )
         queue.note(owed)
         await self._store.commit(
@@ -338,9 +348,12 @@ class Reversals:
         owing = State.ADVICE_OWED if owed.advice else State.REVERSAL_OWED
         state = after(owing, Happening.ACKNOWLEDGED)
         await self._store.commit(*heard, EndReversal(owed.transaction_id, state))
+        self._queue(owed.upstream).ended(owed.transaction_id)
         if not owed.advice:
             self.on_reversed(owed.transaction_id, owed.amount_minor)
-        self._release(upstream, owed, transaction)
+        upstream.stans.release(transaction.upstream_stan)
+        if has_own_stan(owed, transaction):
+            upstream.stans.release(owed.upstream_stan)
         self._emit(
             Event.REVERSAL_DONE,
             transaction=owed.transaction_id,
@@ -362,13 +375,18 @@ class Reversals:
     async def _give_up(
         self, upstream: Upstream, owed: OwedReversal, transaction: Transaction | None, why: str
     ) -> None:
-        """Hand it to an operator: it stays on their list until one of them ends it."""
+        """Hand it to an operator: it stays on their list until one of them ends it.
+
+        Its original's STAN stays held until then: sent again, it must name nothing else.
+        """
         owing = State.ADVICE_OWED if owed.advice else State.REVERSAL_OWED
         await self._store.commit(
             EndReversal(owed.transaction_id, after(owing, Happening.HANDED_ON))
         )
-        if transaction is not None:
-            self._release(upstream, owed, transaction)
+        # In one go with that: a late approval or an operator may have it owed again at once.
+        self._queue(owed.upstream).ended(owed.transaction_id)
+        if transaction is not None and has_own_stan(owed, transaction):
+            upstream.stans.release(owed.upstream_stan)
         self.handed_on(owed.transaction_id, owed.upstream, attempts=owed.attempts, why=why)
 
     def handed_on(self, transaction_id: int, upstream: str, *, attempts: int, why: str) -> None:
@@ -386,26 +404,7 @@ class Reversals:
 
     def late_answer(self, transaction_id: int, answer: Message) -> None:
         """An answer came for a request that was given up; it is judged, and never delivered."""
-        if not transaction_id:
-            return
-        self._answered_late_ms[transaction_id] = self._clock.wall_ms()
-        while len(self._answered_late_ms) > _LATE_KNOWN_MAX:
-            self._answered_late_ms.popitem(last=False)
-        try:
-            self._late_answers.send_nowait((transaction_id, answer))
-        except trio.WouldBlock:
-            # The reversal that is owed stands in any case; only one given up needs the judgement.
-            self._emit(Event.ANSWER_UNKNOWN, transaction=transaction_id, reason="too many at once")
-
-    async def _judge_late_answers(self) -> None:
-        async for transaction_id, answer in self._late_to_judge:
-            while True:
-                try:
-                    await self._judge(transaction_id, answer)
-                    break
-                except StoreError as error:
-                    self._emit(Event.HANDLER_FAILED, transaction=transaction_id, reason=str(error))
-                    await trio.sleep(_STORE_RETRY_S)
+        self._late.came(transaction_id, answer)
 
     async def _judge(self, transaction_id: int, answer: Message) -> None:
         """A late approval of what was given up opens its reversal again."""
@@ -425,13 +424,29 @@ class Reversals:
         transaction = await self._given_up(transaction_id)
         await self._owe_again(transaction, after(transaction.state, Happening.RETRIED))
 
-    async def resolve(self, transaction_id: int, reason: str) -> None:
-        """An operator has settled it by hand. Raises OperatorError and StoreError."""
+    async def resolve(
+        self, transaction_id: int, reason: str, *, booked: bool | None = None
+    ) -> None:
+        """An operator has settled it by hand; `booked` says whether the acquirer has it.
+
+        That must be said of a refund: one that was booked counts against what may still be
+        refunded. Raises OperatorError and StoreError.
+        """
         transaction = await self._given_up(transaction_id)
-        state = after(transaction.state, Happening.RESOLVED)
-        await self._store.commit(EndReversal(transaction_id, state))
+        if booked is None and not is_sent_again(transaction):
+            raise OperatorError(
+                f"transaction {transaction_id} is a {transaction.kind}: say whether the acquirer"
+                " has it booked (--booked or --not-booked)"
+            )
+        happening = Happening.FOUND_BOOKED if booked else Happening.RESOLVED
+        await self._store.commit(EndReversal(transaction_id, after(transaction.state, happening)))
         self.given_up = max(0, self.given_up - 1)
-        self._emit(Event.REVERSAL_DONE, transaction=transaction_id, resolved=reason)
+        upstream = self._pool.get(transaction.upstream)
+        if upstream is not None and is_sent_again(transaction):
+            upstream.stans.release(transaction.upstream_stan)
+        self._emit(
+            Event.REVERSAL_DONE, transaction=transaction_id, resolved=reason, booked=bool(booked)
+        )
 
     async def _given_up(self, transaction_id: int) -> Transaction:
         transaction = await self._store.transaction(transaction_id)
@@ -447,12 +462,11 @@ class Reversals:
     async def _owe_again(self, transaction: Transaction, state: State) -> None:
         advice = transaction.kind in ADVICE_KINDS
         upstream = self._pool.get(transaction.upstream)
-        if transaction.kind not in REVERSIBLE_KINDS | ADVICE_KINDS:
+        if not is_sent_again(transaction):
             raise OperatorError(
                 f"a {transaction.kind} is never sent again; settle it with the acquirer, then"
                 " resolve it"
             )
-        self.given_up = max(0, self.given_up - 1)
         await self.owe(
             transaction.upstream_stan,
             OweReversal(
@@ -462,14 +476,12 @@ class Reversals:
                 self._clock.wall_ms(),
                 state=State.ADVICE_OWED if advice else state,
                 advice=advice,
+                amount_minor=transaction.left_minor,
             ),
         )
-
-    @staticmethod
-    def _release(upstream: Upstream, owed: OwedReversal, transaction: Transaction) -> None:
-        upstream.stans.release(transaction.upstream_stan)
-        if owed.upstream_stan:
-            upstream.stans.release(owed.upstream_stan)
+        self.given_up = max(0, self.given_up - 1)
+        if upstream is not None:
+            upstream.stans.release(transaction.upstream_stan)  # as held since it was given up
 
     def _backoff_ms(self, upstream: Upstream, attempts: int) -> int:
         backoff = upstream.settings.reversal_backoff
@@ -477,68 +489,15 @@ class Reversals:
         return round(ceiling_s * 1000 * (0.5 + self._random() / 2))
 
 
+def _as_sent(upstream: Upstream, transaction: Transaction, original: Message) -> Message:
+    """The request as it was made for its upstream."""
+    return replies.outgoing(
+        original,
+        stan=transaction.upstream_stan,
+        issue_rrn=issues_rrn(transaction, original, upstream.settings),
+        wall_ms=transaction.created_ms,
+    )
+
+
 def _later(owed: OwedReversal, at_ms: int) -> OwedReversal:
     return replace(owed, next_attempt_ms=at_ms)
-
-
-class _Queue:
-    """The open reversals of one upstream; the one that is due first is taken first."""
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[int, int, int]] = []  # heap of (due, created, transaction)
-        self._owed: dict[int, OwedReversal] = {}  # waiting or under way
-        self._changed = trio.Event()
-
-    @property
-    def open(self) -> int:
-        return len(self._owed)
-
-    @property
-    def oldest_ms(self) -> int | None:
-        return min((owed.created_ms for owed in self._owed.values()), default=None)
-
-    def __contains__(self, transaction_id: object) -> bool:
-        return transaction_id in self._owed
-
-    def add(self, owed: OwedReversal) -> None:
-        """A new debt; one for a transaction that has one already is the same debt."""
-        if owed.transaction_id not in self._owed:
-            self._push(owed)
-
-    def note(self, owed: OwedReversal) -> None:
-        """What is under way has a STAN now, and counts one attempt more."""
-        self._owed[owed.transaction_id] = owed
-
-    def get(self, transaction_id: int) -> OwedReversal | None:
-        return self._owed.get(transaction_id)
-
-    def current(self, owed: OwedReversal) -> OwedReversal:
-        return self._owed[owed.transaction_id]
-
-    def finished(self, owed: OwedReversal, again: OwedReversal | None) -> None:
-        """An attempt is over: what is left of the debt waits for its next turn."""
-        del self._owed[owed.transaction_id]
-        if again is not None:
-            self._push(again)
-
-    def _push(self, owed: OwedReversal) -> None:
-        self._owed[owed.transaction_id] = owed
-        entry = (owed.next_attempt_ms, owed.created_ms, owed.transaction_id)
-        heapq.heappush(self._waiting, entry)
-        self._changed.set()
-
-    async def next(self, clock: Clock) -> OwedReversal:
-        """Wait for the reversal that is due first and take it."""
-        while True:
-            self._changed = trio.Event()
-            if not self._waiting:
-                await self._changed.wait()
-                continue
-            due_ms, _, transaction_id = self._waiting[0]
-            wait_s = (due_ms - clock.wall_ms()) / 1000
-            if wait_s > 0:
-                with trio.move_on_after(wait_s):
-                    await self._changed.wait()
-                continue
-            heapq.heappop(self._waiting)
-            return self._owed[transaction_id]

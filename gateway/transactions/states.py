@@ -23,6 +23,8 @@ class Happening(StrEnum):
     LATE_APPROVAL = "late approval"  # the acquirer approved after the terminal was told no
     RETRIED = "retried"  # an operator has it sent again
     RESOLVED = "resolved"  # an operator settled it by hand
+    FOUND_BOOKED = "found booked"  # an operator knows that the acquirer has it
+    REST_OWED = "rest owed"  # what a partial reversal left is to be reversed too
     OVER = "over"  # in doubt, but of a kind that is owed nothing
 
 
@@ -42,6 +44,7 @@ _STAYS = {
     S.REVERSED: (H.DELIVERED, H.REVERSAL_OWED, H.LATE_APPROVAL),
     S.ADVICE_OWED: (H.DELIVERED, H.ADVICE_OWED, H.LATE_APPROVAL, H.RETRIED),
     S.ADVISED: (H.DELIVERED, H.LATE_APPROVAL),
+    S.BOOKED: (H.DELIVERED, H.LATE_APPROVAL),
     S.GIVEN_UP: (H.DELIVERED, H.HANDED_ON),
     S.CLOSED: (H.DELIVERED, H.LATE_APPROVAL),
 }
@@ -65,6 +68,7 @@ _MOVES = {
     (S.REVERSAL_OWED, H.ACKNOWLEDGED): S.REVERSED,
     (S.REVERSAL_OWED, H.HANDED_ON): S.GIVEN_UP,
     (S.REVERSAL_OWED, H.RESOLVED): S.CLOSED,
+    (S.REVERSED, H.REST_OWED): S.REVERSAL_OWED,
     (S.ADVICE_OWED, H.ACKNOWLEDGED): S.ADVISED,
     (S.ADVICE_OWED, H.HANDED_ON): S.GIVEN_UP,
     (S.ADVICE_OWED, H.RESOLVED): S.CLOSED,
@@ -72,6 +76,7 @@ _MOVES = {
     (S.GIVEN_UP, H.REVERSAL_OWED): S.REVERSAL_OWED,
     (S.GIVEN_UP, H.RETRIED): S.REVERSAL_OWED,
     (S.GIVEN_UP, H.RESOLVED): S.CLOSED,
+    (S.GIVEN_UP, H.FOUND_BOOKED): S.BOOKED,
 }
 
 # Every pair has exactly one entry: the next state, the same one, or None for what cannot happen.

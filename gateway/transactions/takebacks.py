@@ -70,9 +70,7 @@ class TakeBacks:
     async def _undo(self, request: Request, original: Transaction) -> Transaction | Reason:
         if original.state is not State.INTENDED:  # else nobody waits for its answer any more
             if not self._originals.stands(original):
-                owed_minor = self._reversals.left_minor(original)
-                same = owed_minor is None or owed_minor == left_minor(request.message)
-                return original if same else Reason.REPEAT_DIFFERS
+                return await self._undo_again(request, original)
             following = await self._originals.standing_on(original)
             if any(one.kind in VOID_KINDS for one in following):
                 return original  # Its money has gone back already.
@@ -87,6 +85,31 @@ class TakeBacks:
                 self._clock.wall_ms(),
                 state=after(original.state, Happening.REVERSAL_OWED),
                 amount_minor=left_minor(request.message),
+            ),
+        )
+        return original
+
+    async def _undo_again(self, request: Request, original: Transaction) -> Transaction | Reason:
+        """Of what is undone, or is being undone, only what a partial reversal left can be owed."""
+        wanted_minor = max(left_minor(request.message), 0)
+        now_minor = max(original.left_minor, 0)
+        if original.state in (State.REVERSAL_OWED, State.GIVEN_UP):
+            return original if wanted_minor == now_minor else Reason.REPEAT_DIFFERS
+        if original.state is not State.REVERSED or not now_minor or wanted_minor == now_minor:
+            return original
+        if wanted_minor > now_minor:
+            return Reason.INVALID_AMOUNT  # It would take nothing back.
+        await self._reversals.owe(
+            original.upstream_stan,
+            OweReversal(
+                original.transaction_id,
+                original.upstream,
+                request.message.response_code or _OTHER,
+                self._clock.wall_ms(),
+                state=after(original.state, Happening.REST_OWED),
+                # Said as what is left of the whole, so that it means the same however often it
+                # comes, and whatever the acquirer made of the reversal before.
+                amount_minor=wanted_minor,
             ),
         )
         return original

@@ -279,12 +279,26 @@ class World:
                 if transaction.kind is Kind.REFUND:
                     # Settled with the acquirer by telephone.
                     self.settled_by_operator.add(transaction.transaction_id)
-                    await life.reversals.resolve(transaction.transaction_id, "by telephone")
+                    await life.reversals.resolve(
+                        transaction.transaction_id,
+                        "by telephone",
+                        booked=self._is_booked(transaction),
+                    )
                 else:
                     await life.reversals.retry(transaction.transaction_id)
             except (OperatorError, StoreError) as error:
                 self.trace("operator", "cannot", why=str(error))
         return len(given_up)
+
+    def _is_booked(self, transaction: Transaction) -> bool:
+        """What the acquirer says when it is called."""
+        stan = f"{transaction.upstream_stan:06d}"
+        return any(
+            entry.stan == stan and entry.holds_money
+            for acquirer in self.acquirers
+            if acquirer.name == transaction.upstream
+            for entry in acquirer.ledger.entries.values()
+        )
 
 
 async def everything(life: Life) -> list[Transaction]:

@@ -458,7 +458,12 @@ class FakeStore:
                     if operation.response_code
                     else {}
                 )
-                self._change(transaction_id, state=operation.state, **told)
+                self._change(
+                    transaction_id,
+                    state=operation.state,
+                    left_minor=max(known.amount_minor, -1),
+                    **told,
+                )
             case NoteAttempt():
                 self.reversals[transaction_id] = replace(
                     self._reversal(transaction_id),
@@ -477,7 +482,10 @@ class FakeStore:
                 if known_one is None or known_one.state is State.INTENDED:
                     raise StoreError("refused by the store: no such reversal")
                 self.reversals.pop(transaction_id, None)
-                self._change(transaction_id, state=operation.state, image=b"")
+                left = self.partly_reversed.get(transaction_id, 0)
+                rest = operation.state is State.REVERSED and left > 0
+                image = known_one.image if rest else b""
+                self._change(transaction_id, state=operation.state, image=image)
 
     def _reversal(self, transaction_id: int) -> OwedReversal:
         if transaction_id not in self.reversals:

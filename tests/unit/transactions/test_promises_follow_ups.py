@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from gateway.clock import VirtualClock
-from gateway.errors import StoreError
+from gateway.errors import OperatorError, StoreError
 from gateway.store.store import Settle, State
 from gateway.telemetry.events import Event
 from gateway.wire.message import Kind, Message
@@ -343,9 +343,26 @@ async def test_a_refund_in_doubt_is_an_operators_and_bars_further_ones_until_it_
     async with rig(store, clock=clock) as made:
         assert made.reversals.given_up == 1
         assert await made.code(refund_of(purchase(), 62, part)) == "12"
-        await made.reversals.resolve(2, "it was never booked")
+        with pytest.raises(OperatorError, match="--booked or --not-booked"):
+            await made.reversals.resolve(2, "by telephone")
+        await made.reversals.resolve(2, "by telephone", booked=False)
+        assert made.of_kind(Kind.REFUND).state is State.CLOSED
         assert made.reversals.given_up == 0
         assert await made.code(refund_of(purchase(), 63, part)) == "00"
+
+
+async def test_a_refund_in_doubt_that_was_booked_counts_against_the_amount(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig() as made:
+        await made.ask(purchase())
+        made.acquirers["a"].script = silent
+        assert await made.code(refund_of(purchase(), 60, {4: "000000000700"})) == "91"
+        made.acquirers["a"].script = approve
+        await made.reversals.resolve(2, "it is on their list", booked=True)
+        assert made.of_kind(Kind.REFUND).state is State.BOOKED
+        assert await made.code(refund_of(purchase(), 61, {4: "000000000301"})) == "13"
+        assert await made.code(refund_of(purchase(), 62, {4: "000000000300"})) == "00"
 
 
 async def test_a_refund_whose_doubt_could_not_be_written_bars_further_ones_too(

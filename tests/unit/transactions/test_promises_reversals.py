@@ -592,6 +592,149 @@ async def test_a_reversal_of_all_after_one_of_a_part_is_other_content(
         assert await made.code(partial) == "00"
 
 
+@pytest.mark.parametrize("restart", [False, True])
+async def test_what_a_finished_partial_reversal_left_is_reversed_by_a_full_one(
+    restart: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    store, clock = FakeStore(), VirtualClock(START_MS)
+    partial = reversal_of(purchase(), {95: "000000000600" + "0" * 30})
+    async with rig(store, clock=clock) as made:
+        await made.ask(purchase())
+        assert await made.code(partial) == "00"
+        await trio.sleep(5)
+        assert made.only() is State.REVERSED
+        assert made.store.transactions[1].image  # part of it may be reversed yet
+        if not restart:
+            await _reverse_the_rest(made, partial)
+    if restart:
+        async with rig(store, clock=clock) as made:
+            await _reverse_the_rest(made, partial)
+
+
+async def _reverse_the_rest(made: Rig, partial: Message) -> None:
+    before = len(reversals_at(made.acquirers["a"]))
+    assert await made.code(partial) == "00"
+    assert await made.code(reversal_of(purchase(), {95: "000000000700" + "0" * 30})) == "13"
+    await trio.sleep(5)
+    assert len(reversals_at(made.acquirers["a"])) == before
+    for _ in range(2):
+        assert await made.code(reversal_of(purchase())) == "00"
+    await trio.sleep(5)
+    [rest] = reversals_at(made.acquirers["a"])[before:]
+    assert (rest.get(4), rest.get(95)) == ("000000001000", "0" * 42)  # nothing of it is to stand
+    assert made.only() is State.REVERSED
+    assert made.store.transactions[1].image == b""
+    assert await made.code(reversal_of(purchase())) == "00"
+    assert made.reversals.open == 0
+
+
+async def test_a_partial_reversal_that_was_given_up_is_retried_as_a_partial_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig() as made:
+        await made.ask(purchase())
+        made.acquirers["a"].script = with_code("12")
+        assert await made.code(reversal_of(purchase(), {95: "000000000600" + "0" * 30})) == "00"
+        await trio.sleep(5)
+        assert made.only() is State.GIVEN_UP
+        assert await made.code(reversal_of(purchase())) == "94"
+        made.acquirers["a"].script = approve
+        await made.reversals.retry(1)
+        await trio.sleep(5)
+        assert reversals_at(made.acquirers["a"])[-1].get(95) == "000000000600" + "0" * 30
+        assert made.only() is State.REVERSED
+
+
+async def test_the_original_is_reversed_after_the_void_of_it_that_is_in_doubt(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    def void_acknowledged_late(request: Message) -> Message | None:
+        of_void = request.mti[1] == "4" and request.get(3).startswith("02")
+        if request.get(3).startswith("02") and request.mti[1] == "2":
+            return None
+        return None if of_void and trio.current_time() < 20 else approve(request)
+
+    async with rig() as made:
+        made.acquirers["a"].script = void_acknowledged_late
+        await made.ask(purchase())
+        assert await made.code(void_of(purchase())) == "91"
+        assert await made.code(reversal_of(purchase())) == "00"
+        await trio.sleep(60)
+        kinds = [message.get(3)[:2] for message in reversals_at(made.acquirers["a"])]
+        assert kinds == ["02"] * (len(kinds) - 1) + ["00"]
+        assert [one.state for one in made.store.transactions.values()] == [State.REVERSED] * 2
+
+
+async def test_the_original_of_a_void_that_was_given_up_is_an_operators_too(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    def never_undone(request: Message) -> Message | None:
+        if request.get(3).startswith("02"):
+            return None if request.mti[1] == "2" else with_code("12")(request)
+        return approve(request)
+
+    async with rig() as made:
+        made.acquirers["a"].script = never_undone
+        await made.ask(purchase())
+        await made.ask(void_of(purchase()))
+        await trio.sleep(1)
+        assert await made.code(reversal_of(purchase())) == "00"
+        await trio.sleep(1)
+        assert [one.state for one in made.store.transactions.values()] == [State.GIVEN_UP] * 2
+        made.acquirers["a"].script = approve
+        for transaction_id in (2, 1):
+            await made.reversals.retry(transaction_id)
+        await trio.sleep(5)
+        assert [one.state for one in made.store.transactions.values()] == [State.REVERSED] * 2
+
+
+async def test_a_given_up_reversal_holds_the_stan_it_would_name(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store, clock = FakeStore(), VirtualClock(START_MS)
+    async with rig(store, clock=clock) as made:
+        made.acquirers["a"].script = only_reversals(with_code("12"))  # type: ignore[assignment]
+        await made.ask(purchase())
+        await trio.sleep(1)
+        assert made.only() is State.GIVEN_UP
+        stan = store.transactions[1].upstream_stan
+        assert list(made.pool["a"].stans._held) == [stan]
+    async with rig(store, clock=clock) as made:
+        assert list(made.pool["a"].stans._held) == [stan]
+        made.acquirers["a"].script = only_reversals(silent)  # type: ignore[assignment]
+        await made.reversals.retry(1)
+        await trio.sleep(1)
+        assert stan in made.pool["a"].stans._held
+        made.acquirers["a"].script = approve
+        await trio.sleep(30)
+        assert made.only() is State.REVERSED
+        assert not made.pool["a"].stans._held
+
+
+@pytest.mark.parametrize("how", ["an operator", "a late approval"])
+async def test_what_is_owed_again_as_it_is_given_up_is_sent_without_a_restart(
+    how: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with rig() as made, trio.open_nursery() as nursery:
+        made.acquirers["a"].script = only_reversals(with_code("12"))  # type: ignore[assignment]
+        emit, told = made.reversals._emit, made.acquirers["a"]
+
+        def at_once(event: Event, /, **fields: object) -> None:
+            emit(event, **fields)
+            if event is Event.REVERSAL_GIVEN_UP and told.script is not approve:
+                told.script = approve
+                if how == "an operator":
+                    nursery.start_soon(made.reversals.retry, 1)
+                else:
+                    made.reversals.late_answer(1, approve(purchase()))
+
+        made.reversals._emit = at_once  # type: ignore[method-assign]
+        await made.ask(purchase())
+        await trio.sleep(5)
+        assert made.only() is State.REVERSED
+        assert made.reversals.open == 0
+
+
 # --- tombstones -----------------------------------------------------------------------------------
 
 

@@ -44,6 +44,7 @@ def test_every_state_is_reached_and_money_in_doubt_ends_only_by_a_verdict() -> N
             Happening.ACKNOWLEDGED,
             Happening.HANDED_ON,
             Happening.RESOLVED,
+            Happening.FOUND_BOOKED,
             Happening.LATE_APPROVAL,
             Happening.REVERSAL_OWED,
             Happening.RETRIED,
