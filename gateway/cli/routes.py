@@ -45,8 +45,10 @@ _BIN_DIGITS_MAX = 11
 # ISO 4217, by their digits: the currencies without a minor unit, and those with a thousandth. All
 # others have a hundredth.
 _WHOLE = frozenset(
-    ("108", "152", "174", "262", "324", "352", "392", "410", "548", "600")
-    + ("646", "704", "800", "940", "950", "952", "953")
+    (
+        *("108", "152", "174", "262", "324", "352", "392", "410", "548", "600"),
+        *("646", "704", "800", "940", "950", "952", "953"),
+    )
 )
 _THOUSANDTHS = frozenset(("048", "368", "400", "414", "434", "512", "788"))
 # What is no candidate for new requests, as the status of a daemon names it.
