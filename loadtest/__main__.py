@@ -317,6 +317,9 @@ def failover(
         float, typer.Option("--back-s", min=1, max=600, help="How long it is watched once well.")
     ] = 15.0,
     flapping_s: Annotated[float, typer.Option("--flapping-s", min=4, max=600)] = 60.0,
+    answer_s: Annotated[
+        float, typer.Option("--answer-s", min=0, max=60, help="Of a till; 0: as the case says.")
+    ] = 0.0,
     terminals: Annotated[
         int, typer.Option("--terminals", min=0, max=20_000, help="0: as many as are needed.")
     ] = 0,
@@ -340,6 +343,7 @@ def failover(
         seconds=seconds,
         back_s=back_s,
         flapping_s=flapping_s,
+        answer_s=answer_s,
         rate=rate,
         terminals=terminals,
         acquirer=_acquirer_kind(acquirer),

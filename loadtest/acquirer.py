@@ -6,7 +6,7 @@ import json
 import ssl
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -130,7 +130,7 @@ class Acquirer:
                     accepting.cancel_scope.cancel()
                 await self._until(refuse=False)
 
-    async def call(self, address: HostPort) -> None:
+    async def call(self, connect: Callable[[], Awaitable[trio.abc.Stream]]) -> None:
         """Keeps one connection to a gateway that listens for it, until cancelled.
 
         While it refuses it does not call.
@@ -140,7 +140,7 @@ class Acquirer:
             await self._until(refuse=False)
             try:
                 with trio.fail_after(_CONNECT_S):
-                    stream = await trio.open_tcp_stream(*address)
+                    stream = await connect()
             except (OSError, trio.TooSlowError):
                 self.counts["calls_failed"] += 1
             else:
@@ -354,7 +354,7 @@ async def run_acquirer(stop: trio.Event, options: AcquirerOptions) -> dict[str, 
             if options.control is not None:
                 await nursery.start(serve_control, options.control, acquirer.control)
             for _ in range(options.calls):
-                nursery.start_soon(acquirer.call, options.address)
+                nursery.start_soon(acquirer.call, partial(trio.open_tcp_stream, *options.address))
             ready = {"name": options.name, **where, "control": str(options.control or "")}
             sys.stdout.write(json.dumps(ready) + "\n")
             sys.stdout.flush()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
 from loadtest.fleet import FleetOptions, terminals_of
 from loadtest.ledger import Attempt, TerminalLedger
-from loadtest.terminal import Sale, T, Terminal
+from loadtest.terminal import Book, Commit, Sale, T, Terminal
 
 _OPENING_AT_ONCE = 50
 
@@ -49,6 +50,19 @@ class Notes:
             ledger.close()
 
 
+class Make(Protocol):
+    """How tills are made: `terminals_of`, or a test's."""
+
+    def __call__(
+        self,
+        options: FleetOptions,
+        *,
+        ledger: Book,
+        commit: Commit,
+        observe: Callable[[Sale], None],
+    ) -> list[Terminal]: ...
+
+
 class Crowd:
     """An open loop: a slow gateway does not make the next customer come later.
 
@@ -56,14 +70,14 @@ class Crowd:
     his purchase is counted from the moment he came.
     """
 
-    def __init__(self, options: FleetOptions) -> None:
+    def __init__(self, options: FleetOptions, *, make: Make = terminals_of) -> None:
         """Raises gateway.errors.CertificateUnusable for certificates that cannot be used."""
         self.notes = Notes()
         self.sales: list[Sale] = []
         self.came: list[float] = []  # when each customer came, on trio's clock
         self.lags_s: list[float] = []  # how late this process noticed each of them
         self.queued = 0  # of them, those who found no idle till
-        self._terminals = terminals_of(
+        self._terminals = make(
             options, ledger=self.notes, commit=self.notes, observe=self.sales.append
         )
         self._idle: deque[Terminal] = deque(self._terminals)

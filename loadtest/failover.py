@@ -43,6 +43,7 @@ Say = Callable[[str], None]
 
 _NAMES = ("acquirer-a", "acquirer-b")
 _FAIR = 0.5
+_GATEWAY_SHARE = 0.8  # of a till's patience: that it hears 91, and not nothing
 _LATE_MAX_S = 10.0  # more than the slowest answer takes
 _DRAIN_S = 5.0
 _GRACE_S = 10.0
@@ -67,6 +68,7 @@ class FailoverOptions:
     flapping_s: float = 60.0
     rate: float = 500.0  # purchases a second
     terminals: int = 0  # 0: as many as the rate needs
+    answer_s: float = 0.0  # how long a till waits; 0: as the case says
     acquirer: Literal["ours", "isoload"] = "ours"
     tls: bool = False
     converge_s: float = 45.0
@@ -76,7 +78,11 @@ class FailoverOptions:
 
     def tills(self, case: Case) -> int:
         """Enough that each of them may wait for its answer, and then be reversed."""
-        return self.terminals or ceil(self.rate * (case.terminal_answer_s + 1)) + 20
+        return self.terminals or ceil(self.rate * (self.till_s(case) + 1)) + 20
+
+    def till_s(self, case: Case) -> float:
+        """How long a till waits for its answer."""
+        return self.answer_s or case.answer_s
 
 
 @dataclass(slots=True, kw_only=True)
@@ -303,7 +309,7 @@ class _Run:
             name="failover",
             listen=target,
             upstreams={peer.name: peer.address for peer in peers},
-            answer_s=self._case.gateway_answer_s,
+            answer_s=_GATEWAY_SHARE * options.till_s(self._case),
             late_max_s=_LATE_MAX_S,
             drain_s=_DRAIN_S,
             upstream_settings=settings,
@@ -321,7 +327,7 @@ class _Run:
                 ledger=self._terminals,
                 certs=certs,
                 ca=None if certs is None else certs.parent / "ca.crt",
-                behaviour=Behaviour(answer_s=self._case.terminal_answer_s),
+                behaviour=Behaviour(answer_s=options.till_s(self._case)),
                 seed=options.seed,
             )
         )
@@ -355,7 +361,7 @@ class _Run:
         times.start_ms = SystemClock().wall_ms()
         try:
             # Whoever has not settled so long after the end never will.
-            with trio.move_on_after(seconds + 2 * case.terminal_answer_s + options.converge_s):
+            with trio.move_on_after(seconds + 2 * options.till_s(case) + options.converge_s):
                 async with trio.open_nursery() as tills, trio.open_nursery() as nursery:
                     nursery.start_soon(self._act, sick)
                     await crowd.come(per_s=options.rate, seconds=seconds, till=tills)

@@ -47,8 +47,7 @@ class Case:
     everybody: bool = False  # not one of them, all
     flaps: bool = False
     from_start: bool = False  # and to the end
-    terminal_answer_s: float = 1.0
-    gateway_answer_s: float = 0.8
+    answer_s: float = 1.0  # how long a till waits
     targets: tuple[Target, ...]
 
     def measured_s(self, seconds: float, flapping_s: float) -> float:
@@ -101,8 +100,7 @@ CASES = (
         name="natural",
         sickness=Sickness.LONG_TAIL,
         from_start=True,
-        terminal_answer_s=5.0,
-        gateway_answer_s=4.0,
+        answer_s=5.0,
         targets=(Target("failed", 0), Target("suspicions", 0)),
     ),
     Case(
