@@ -13,9 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple
 
 BIN_DIGITS = 11
 _WORD = (1 << 64) - 1
+_STRETCHES = 10_000
+_STRETCH = 10**BIN_DIGITS // _STRETCHES
 
 
 class ListName(StrEnum):
@@ -38,8 +41,7 @@ class Detail:
     code: str = ""  # DE39; "": the list's own
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """The entry that blocks."""
 
     file: str
@@ -98,17 +100,52 @@ class Names:
         return None if index is None else self._entries.hit(index, now_ms)
 
 
+class CardTable:
+    """Card tokens of 128 bits under one version of their key, as two arrays of words.
+
+    Tokens are spread evenly, so their upper bits say in which short stretch each can only be.
+    """
+
+    __slots__ = ("_entries", "_highs", "_lows", "_shift", "_stretches")
+
+    def __init__(self, highs: array[int], lows: array[int], entries: Entries) -> None:
+        """The upper and the lower words, sorted by token, and the entries in that order."""
+        self._highs = highs
+        self._lows = lows
+        self._entries = entries
+        bits = max(len(highs).bit_length() - 3, 0)
+        self._shift = 64 - bits
+        self._stretches = array(
+            "I", (bisect_left(highs, number << self._shift) for number in range(1 << bits))
+        )
+        self._stretches.append(len(highs))
+
+    def __len__(self) -> int:
+        return len(self._highs)
+
+    def find(self, digest: str, now_ms: int) -> Hit | None:
+        number = int(digest, 16)
+        high = number >> 64
+        stretch = high >> self._shift
+        first, end = self._stretches[stretch], self._stretches[stretch + 1]
+        index = bisect_left(self._highs, high, first, end)
+        while index < end and self._highs[index] == high:
+            if self._lows[index] == number & _WORD:
+                return self._entries.hit(index, now_ms)
+            index += 1
+        return None
+
+
 class Cards:
-    """Card tokens of 128 bits, of each version of the key they were made under."""
+    """Card tokens, by the version of the key that they were made under."""
 
     __slots__ = ("_tables",)
 
-    def __init__(self, tables: Mapping[int, tuple[array[int], array[int], Entries]]) -> None:
-        """To each version the upper and the lower words, sorted, and the entries in that order."""
+    def __init__(self, tables: Mapping[int, CardTable]) -> None:
         self._tables = {str(version): table for version, table in tables.items()}
 
     def __len__(self) -> int:
-        return sum(len(highs) for highs, _, _ in self._tables.values())
+        return sum(map(len, self._tables.values()))
 
     @property
     def versions(self) -> list[int]:
@@ -119,17 +156,7 @@ class Cards:
         """The entry of a token as the security module writes it: `1:`, and 32 hex digits."""
         version, _, digest = card_token.partition(":")
         table = self._tables.get(version)
-        if table is None:
-            return None
-        highs, lows, entries = table
-        number = int(digest, 16)
-        high, low = number >> 64, number & _WORD
-        index = bisect_left(highs, high)
-        while index < len(highs) and highs[index] == high:
-            if lows[index] == low:
-                return entries.hit(index, now_ms)
-            index += 1
-        return None
+        return None if table is None else table.find(digest, now_ms)
 
 
 class Bins:
@@ -139,17 +166,21 @@ class Bins:
     its narrowest range and, where that one ends some day, those that then take its place.
     """
 
-    __slots__ = ("_entries", "_firsts", "_following", "_narrowest")
+    __slots__ = ("_entries", "_firsts", "_following", "_narrowest", "_stretches")
 
     def __init__(
         self,
-        firsts: array[int],
+        firsts: Sequence[int],
         narrowest: array[int],
         following: Mapping[int, tuple[int, ...]],
         entries: Entries,
     ) -> None:
         """Pieces by their first number, ascending; -1 as the narrowest: nothing is listed there."""
         self._firsts = firsts
+        # Which pieces the first four digits leave to be looked through.
+        self._stretches = array(
+            "I", (bisect_left(firsts, number * _STRETCH) for number in range(_STRETCHES + 1))
+        )
         self._narrowest = narrowest
         self._following = following
         self._entries = entries
@@ -161,7 +192,10 @@ class Bins:
         digits = pan[:BIN_DIGITS]
         if len(digits) < BIN_DIGITS or not (digits.isascii() and digits.isdigit()):
             return None
-        piece = bisect_right(self._firsts, int(digits)) - 1
+        number = int(digits)
+        stretch = number // _STRETCH
+        first, end = self._stretches[stretch], self._stretches[stretch + 1]
+        piece = bisect_right(self._firsts, number, first, end) - 1
         if piece < 0:
             return None
         index = self._narrowest[piece]

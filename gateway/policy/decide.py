@@ -191,7 +191,8 @@ class Policy:
         self, use: Use, *, profile: str, kind: Kind, taken_ms: int, now_ms: int
     ) -> None:
         """Count a transaction that was taken before the start, by the rules that hold now."""
-        rules = self._permissions.of(profile, use.merchant)
+        _, merchant_id, _ = use.subjects
+        rules = self._permissions.of(profile, merchant_id)
         if rules is not None:
             self._limits.restore(rules.limits(kind), use, taken_ms=taken_ms, now_ms=now_ms)
 
@@ -260,12 +261,10 @@ class Policy:
         over = self._limits.take(
             limits,
             Use(
-                transaction_id=subject.transaction_id,
-                device=fields.get(TERMINAL_ID, ""),
-                merchant=fields.get(MERCHANT_ID, ""),
-                card=subject.card_token,
-                currency=currency,
-                amount_minor=amount_minor,
+                subject.transaction_id,
+                (fields.get(TERMINAL_ID, ""), fields.get(MERCHANT_ID, ""), subject.card_token),
+                currency,
+                amount_minor,
             ),
             now_ms=subject.wall_ms,
         )

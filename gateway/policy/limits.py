@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
+from typing import NamedTuple
 
 from gateway.policy.calendars import business_day, hour_window, minute_of_day, minute_window
 from gateway.policy.response_codes import Reason
@@ -26,6 +27,7 @@ from gateway.wire.message import Kind
 _BACK_MAX_MS = 60_000
 _PER = ("device", "merchant", "card")
 _NOTHING_LEFT = -1
+_UNUSED = (0, 0)
 
 # [count, amount_minor] that one device, merchant or card has used of a window.
 _Counter = list[int]
@@ -50,14 +52,24 @@ class LimitRule:
 
 
 def limit_rule(
-    limit: Limit, *, owner: str, rule: str, zone: tzinfo, zone_name: str, day_starts: str
+    limit: Limit,
+    *,
+    owner: str,
+    nth: int,
+    rule: str,
+    zone: tzinfo,
+    zone_name: str,
+    day_starts: str,
 ) -> LimitRule:
     """The rule of a table `[[profiles.limits]]` or `[[merchants.limits]]`.
 
-    `owner` names the profile or merchant that it belongs to.
+    `owner` names the profile or merchant that it belongs to; `nth` tells it from those of the same
+    owner before it that count the same.
     """
     day = f"{zone_name} {day_starts}" if limit.window == "day" else ""
-    parts = (owner, limit.per, limit.window, day, ",".join(sorted(limit.kinds)), limit.currency)
+    kinds = ",".join(sorted(limit.kinds))
+    # Two limits that count the same have a counter each all the same.
+    parts = (owner, limit.per, limit.window, day, kinds, limit.currency, f"{nth}")
     amount_max, count_max = limit.amount_max_minor, limit.count_max
     return LimitRule(
         key=" / ".join(part or "-" for part in parts),
@@ -79,14 +91,11 @@ def _window(limit: Limit, zone: tzinfo, starts_minute: int) -> Callable[[int], t
     return lambda wall_ms: business_day(wall_ms, zone, starts_minute)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
+class Use(NamedTuple):
     """What a transaction uses of limits."""
 
     transaction_id: int
-    device: str
-    merchant: str
-    card: str  # its token, never its number; "": none, and no limit for each card holds
+    subjects: tuple[str, str, str]  # device, merchant and card (its token; "": none is named)
     currency: str
     amount_minor: int
 
@@ -107,6 +116,10 @@ class _Window:
     def __init__(self) -> None:
         self.starts_ms = self.ends_ms = 0
         self.counters: dict[str, _Counter] = {}
+
+
+# A limit's window, who is counted in it, and the counter, where there is one yet.
+_Found = tuple[_Window, str, _Counter | None]
 
 
 class Limits:
@@ -141,26 +154,29 @@ class Limits:
         None where it was taken. To be called once for a transaction, before it is forwarded; what
         becomes of it is told by `give_back`.
         """
-        if use.transaction_id in self._takings:
+        transaction_id, subjects, currency, used_minor = use
+        if transaction_id in self._takings:
             return None
-        subjects = (use.device, use.merchant, use.card)
-        found: list[tuple[_Window, str]] = []
+        found: list[_Found] = []
         for rule in rules:
             subject = subjects[rule.per]
-            if not subject or (rule.currency and rule.currency != use.currency):
+            if not subject or (rule.currency and rule.currency != currency):
                 continue
-            window = self._open(rule, now_ms)
-            count, amount_minor = window.counters.get(subject, (0, 0))
-            if 0 <= rule.amount_max_minor < amount_minor + use.amount_minor:
+            window = self._windows.get(rule.key)
+            if window is None or not window.starts_ms <= now_ms < window.ends_ms:
+                window = self._open(rule, now_ms)
+            counter = window.counters.get(subject)
+            count, amount_minor = counter or _UNUSED
+            if 0 <= rule.amount_max_minor < amount_minor + used_minor:
                 return OverLimit(Reason.AMOUNT_LIMIT, rule.rule)
             if 0 <= rule.count_max <= count:
                 return OverLimit(Reason.COUNT_LIMIT, rule.rule)
-            found.append((window, subject))
+            found.append((window, subject, counter))
         if not found:
             return None
         if self._counters + len(found) > self._counters_max and not self._has_room(found, now_ms):
             return OverLimit(Reason.OVERLOAD, "limits.counters_max")
-        self._add(found, use)
+        self._add(found, transaction_id, used_minor)
         return None
 
     def give_back(self, transaction_id: int, *, left_minor: int = _NOTHING_LEFT) -> bool:
@@ -187,17 +203,16 @@ class Limits:
         """
         if use.transaction_id in self._takings:
             return
-        subjects = (use.device, use.merchant, use.card)
-        found: list[tuple[_Window, str]] = []
+        found: list[_Found] = []
         for rule in rules:
-            subject = subjects[rule.per]
+            subject = use.subjects[rule.per]
             if not subject or (rule.currency and rule.currency != use.currency):
                 continue
             window = self._open(rule, now_ms)
             if window.starts_ms <= taken_ms < window.ends_ms:
-                found.append((window, subject))
+                found.append((window, subject, window.counters.get(subject)))
         if found:
-            self._add(found, use)
+            self._add(found, use.transaction_id, use.amount_minor)
 
     def oldest_ms(self, rules: Collection[LimitRule], now_ms: int) -> int:
         """Where the longest of the open windows began: what `restore` is to be given from."""
@@ -224,25 +239,24 @@ class Limits:
             window.starts_ms, window.ends_ms = rule.window(now_ms)
         return window
 
-    def _has_room(self, found: Sequence[tuple[_Window, str]], now_ms: int) -> bool:
+    def _has_room(self, found: Sequence[_Found], now_ms: int) -> bool:
         """Clear windows that nobody asked for since they ended; is there room then?"""
         for window in self._windows.values():
             if window.ends_ms <= now_ms:
                 self._counters -= len(window.counters)
                 window.counters = {}
-        new = sum(subject not in window.counters for window, subject in found)
+        new = sum(counter is None for _, _, counter in found)
         return self._counters + new <= self._counters_max
 
-    def _add(self, found: Sequence[tuple[_Window, str]], use: Use) -> None:
+    def _add(self, found: Sequence[_Found], transaction_id: int, amount_minor: int) -> None:
         counters = []
-        for window, subject in found:
-            counter = window.counters.get(subject)
+        for window, subject, counter in found:
             if counter is None:
                 counter = window.counters[subject] = [0, 0]
                 self._counters += 1
             counter[0] += 1
-            counter[1] += use.amount_minor
+            counter[1] += amount_minor
             counters.append(counter)
-        self._takings[use.transaction_id] = (use.amount_minor, tuple(counters))
+        self._takings[transaction_id] = (amount_minor, tuple(counters))
         if len(self._takings) > self._takings_max:
             self._takings.popitem(last=False)

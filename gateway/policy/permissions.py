@@ -10,12 +10,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, tzinfo
+from functools import partial
 from typing import Protocol, TypeVar
 
 from gateway.policy.calendars import WeeklyHours
 from gateway.policy.limits import LimitRule, limit_rule
 from gateway.settings.lines import KeyPath
-from gateway.settings.schema import Merchant, Profile
+from gateway.settings.schema import Limit, Merchant, Profile
 from gateway.wire.entry_mode import EntryMode
 from gateway.wire.id_patterns import MerchantSet
 from gateway.wire.message import Kind
@@ -59,6 +60,11 @@ class CardRanges:
         number = int(pan[:_PAN_DIGITS_MAX].ljust(_PAN_DIGITS_MAX, "0"))
         index = bisect_right(self._firsts, number) - 1
         return index >= 0 and number <= self._lasts[index]
+
+
+def _counts_alike(one: Limit, other: Limit) -> bool:
+    bounds = {"amount_max_minor": None, "count_max": None}
+    return one.model_copy(update=bounds) == other.model_copy(update=bounds)
 
 
 def _ends(text: str) -> tuple[int, int]:
@@ -107,6 +113,7 @@ class Grant:
             limit_rule(
                 limit,
                 owner=name,
+                nth=sum(map(partial(_counts_alike, limit), table.limits[:index])),
                 rule=self.rule("limits", index),
                 zone=zone,
                 zone_name=table.time_zone,

@@ -1,0 +1,71 @@
+"""How many messages a second come from each device, address or listener: token buckets.
+
+A bucket holds `burst` messages and fills at `per_s`; a message that finds it empty is one too many.
+The buckets not asked for longest are forgotten over a bound: they have filled up meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from gateway.settings.schema import Rate
+
+
+class Buckets:
+    """One bucket to each key, such as a terminal id."""
+
+    __slots__ = ("_buckets", "_burst", "_keys_max", "_per_s")
+
+    def __init__(self, rate: Rate, *, keys_max: int) -> None:
+        self._per_s = rate.per_s
+        self._burst = float(rate.burst)
+        self._keys_max = keys_max
+        # key -> when it was asked for last, and what was in it then; the latest asked for at the
+        # end.
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, key: str, now_s: float) -> bool:
+        """Whether one more message may come, by the monotonic clock; if so it is counted."""
+        found = self._buckets.get(key)
+        if found is None:
+            left = self._burst
+            if len(self._buckets) >= self._keys_max:
+                self._buckets.popitem(last=False)
+        else:
+            asked_s, left = found
+            left = min(self._burst, left + (now_s - asked_s) * self._per_s)
+            self._buckets.move_to_end(key)
+        allowed = left >= 1.0
+        self._buckets[key] = (now_s, left - 1.0 if allowed else left)
+        return allowed
+
+
+class Rates:
+    """The rates that the settings bound; what they do not bound always may come."""
+
+    __slots__ = ("_address", "_device", "_listener")
+
+    def __init__(
+        self, *, device: Rate | None, address: Rate | None, listener: Rate | None, keys_max: int
+    ) -> None:
+        """`keys_max` bounds the devices, and the addresses, that are counted at once."""
+        self._device = Buckets(device, keys_max=keys_max) if device else None
+        self._address = Buckets(address, keys_max=keys_max) if address else None
+        self._listener = Buckets(listener, keys_max=keys_max) if listener else None
+
+    def over(self, *, terminal_id: str, address: str, listener: str, now_s: float) -> str:
+        """The bound that a message is over, such as "rates.device"; "" where it is over none.
+
+        The narrowest is asked first, so that one terminal that runs wild takes nothing from the
+        others of its address and listener.
+        """
+        if self._device is not None and not self._device.take(terminal_id, now_s):
+            return "rates.device"
+        if self._address is not None and not self._address.take(address, now_s):
+            return "rates.address"
+        if self._listener is not None and not self._listener.take(listener, now_s):
+            return "rates.listener"
+        return ""
