@@ -55,6 +55,10 @@ def listen_addresses(top: Part) -> Iterator[tuple[KeyPath, str, bool]]:
         text = listener.text("listen")
         if text is not None:
             yield listener.at("listen"), text, listener.flag("reuse_port")
+    for upstream in top.parts("upstreams"):
+        text = upstream.text("listen")
+        if text is not None:
+            yield upstream.at("listen"), text, False
     text = top.part("metrics").text("listen")
     if text is not None:
         yield top.part("metrics").at("listen"), text, False
@@ -87,8 +91,8 @@ def _same_place(host: str, other: str) -> bool:
     return clash(here, there) == "yes"
 
 
-def check_networks(part: Part, findings: Findings) -> None:
-    for path, text in part.texts("networks"):
+def check_networks(part: Part, findings: Findings, *, key: str = "networks") -> None:
+    for path, text in part.texts(key):
         try:
             ip_network(text)
         except ValueError:

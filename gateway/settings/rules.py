@@ -15,6 +15,7 @@ from gateway.settings.address_rules import (
 from gateway.settings.draft import Part
 from gateway.settings.findings import Findings, shown_value
 from gateway.settings.lines import KeyPath
+from gateway.settings.policy_rules import check_policy
 from gateway.settings.route_rules import check_routes
 from gateway.settings.upstream_rules import check_boarding
 from gateway.settings.wording import did_you_mean
@@ -56,6 +57,7 @@ def check_values(top: Part, findings: Findings) -> None:
         _concentrator(concentrator, findings)
     _registry_ranges(top.part("registry"), findings)
     _operators(top, findings)
+    check_policy(top, findings)
     _retention(top, findings)
     check_metrics(top.part("metrics"), findings)
     check_listen_twice(top, findings)
@@ -212,6 +214,7 @@ def _upstream(upstream: Part, findings: Findings) -> None:
         _client_tls(upstream.part("tls"), findings)
     for path, address in upstream.texts("addresses"):
         check_address(path, address, findings, is_listener=False)
+    _calls(upstream, findings)
     _framing(upstream.part("framing"), findings)
     _heading(upstream, findings)
     answer_s, late_max_s = upstream.number("answer_s"), upstream.number("late_max_s")
@@ -230,6 +233,35 @@ def _upstream(upstream: Part, findings: Findings) -> None:
                 f"{shown_value(code)} is no response code",
                 'write the two characters of DE39, such as "00"',
             )
+
+
+def _calls(upstream: Part, findings: Findings) -> None:
+    """Either we call the acquirer, or it calls us."""
+    called = bool(list(upstream.texts("addresses")))
+    if called == upstream.has("listen"):
+        findings.error(
+            upstream.at("listen") if called else upstream.path,
+            "says both whom to call and where to be called"
+            if called
+            else "says neither whom to call nor where to be called",
+            "write addresses, or listen where the acquirer calls us",
+        )
+    if not upstream.has("listen"):
+        return
+    check_listen(upstream, "listen", findings)
+    check_networks(upstream, findings, key="callers")
+    if upstream.has("tls") and not upstream.part("tls").has("certificate"):
+        findings.error(
+            upstream.at("tls"),
+            "has no certificate to show to the acquirer that calls",
+            "add certificate and key",
+        )
+    if upstream.flag("plain") and not list(upstream.texts("callers")):
+        findings.warning(
+            upstream.at("listen"),
+            "anybody may call here and be taken for the acquirer",
+            "write its networks in callers, or use TLS",
+        )
 
 
 def _heading(upstream: Part, findings: Findings) -> None:

@@ -153,10 +153,19 @@ class ServerTls(Table):
 
 
 class ClientTls(Table):
-    """TLS towards an upstream."""
+    """TLS towards an upstream; where the acquirer calls us, it is the client, and proves itself."""
 
     ca: Path
-    server_name: str
+    server_name: str  # in the acquirer's certificate
+    pins_sha256: list[  # its certificate must be one of these; empty: any of the ca with the name
+        Annotated[
+            str,
+            Field(
+                pattern=r"^[0-9a-fA-F]{64}$",
+                description="a certificate's SHA-256 fingerprint: 64 hex digits in quotes",
+            ),
+        ]
+    ] = Field(default_factory=list)
     certificate: Path | None = None
     key: Path | None = None
 
@@ -366,8 +375,10 @@ class Upstream(Table):
     """An acquirer's host: its addresses and how it is spoken to."""
 
     name: Name
-    addresses: list[Address] = Field(min_length=1)
-    links: int = Field(default=1, ge=1, le=64)  # connections to each address
+    addresses: list[Address] = Field(default_factory=list)  # of the host
+    listen: Address | None = None  # in place of addresses, where the acquirer calls us
+    callers: list[str] = Field(default_factory=list)  # CIDR ranges it may call from; empty: any
+    links: int = Field(default=1, ge=1, le=64)  # connections to each address, or calls taken
     dialect: Name
     framing: Framing = Framing()
     tpdu: str = Field(  # where framing has one
@@ -387,6 +398,7 @@ class Upstream(Table):
     late_max_s: Seconds = 120.0  # how long a late answer may still come
     send_s: Seconds = 5.0
     pending_per_link_max: int = Field(default=1_000, ge=1, le=100_000)
+    pending_max: int = Field(default=5_000, ge=1, le=1_000_000)  # on all links; then: the next
     rrn: Literal["pass", "issue"] = "pass"
     answer_s_by_kind: dict[KindName, Seconds] = Field(default_factory=dict)
     reversal_mti: Literal["0400", "0420"] = "0420"
@@ -485,10 +497,31 @@ class Retention(Table):
 
 class Limits(Table):
     under_way_max: int = Field(default=5_000, ge=1, le=1_000_000)  # transactions; over it: 96
+    # Requests of which nothing was sent may move to another upstream: so many each second, and
+    # this share of all besides. What is over that is answered 91.
+    moves_per_s: float = Field(default=10.0, ge=0, le=100_000)
+    moves_share: float = Field(default=0.2, ge=0, le=1)
     counters_max: int = Field(default=1_000_000, ge=100, le=100_000_000)  # of limits; over it: 96
     takings_max: int = Field(  # older ones can no longer be given back to a limit
         default=200_000, ge=100, le=100_000_000
     )
+
+
+class Blocklists(Table):
+    """Plain files that are looked at whenever they are edited: terminals, cards, bins, merchants,
+    networks and certificates, one entry a line."""
+
+    folder: Path = "blocklists"  # a list without a file in it is empty
+    entries_max: int = Field(default=5_000_000, ge=1, le=50_000_000)  # of one list
+    time_zone: TimeZone = "UTC"  # an entry with until= holds to the end of that day
+
+
+class Reload(Table):
+    """How edits of these files are taken up while the gateway runs."""
+
+    watch: bool = True  # false: only SIGHUP and `gateway reload` do it
+    look_s: Seconds = 2.0  # how often contents are compared, beside the kernel's word
+    settle_s: Seconds = 0.1  # an edit is taken up when so long nothing else changed
 
 
 class Audit(Table):
@@ -527,6 +560,22 @@ class Approvals(Table):
     pending_max: int = Field(default=100, ge=1, le=10_000)
 
 
+class Rate(Table):
+    """A bucket that holds `burst` messages and fills at `per_s`; what finds it empty gets 96."""
+
+    per_s: Annotated[float, Field(gt=0, le=1_000_000)]
+    burst: int = Field(ge=1, le=1_000_000)
+
+
+class Rates(Table):
+    """How many messages are taken a second, before anything else is asked of them."""
+
+    device: Rate | None = None
+    address: Rate | None = None
+    listener: Rate | None = None
+    keys_max: int = Field(default=100_000, ge=100, le=10_000_000)  # devices counted; addresses too
+
+
 class Settings(Table):
     """A whole configuration file."""
 
@@ -549,6 +598,9 @@ class Settings(Table):
     repeats: Repeats = Repeats()
     retention: Retention = Retention()
     limits: Limits = Limits()
+    rates: Rates = Rates()
     audit: Audit = Audit()
+    blocklists: Blocklists = Blocklists()
+    reload: Reload = Reload()
     operators: list[Operator] = Field(default_factory=list)
     approvals: Approvals = Approvals()
