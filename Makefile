@@ -6,10 +6,12 @@ ISOLOAD := ../shared/tools/isoload
 
 SECONDS ?= 60
 SEED ?=
+CASE ?=
+ACQUIRER ?=
 SEEDS ?= 500
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format simulate demo chaos chaos-faults chaos-long bench bench-setup lock clean
+.PHONY: help run test check format simulate demo chaos chaos-faults chaos-long failover bench bench-setup lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +46,9 @@ chaos-faults: $(VENV)/.dev ## See that chaos finds a gateway out whose promises 
 
 chaos-long: $(VENV)/.runtime ## The same for six minutes: more than 200 SIGKILLs.
 	@$(BIN)/python -m loadtest chaos --seconds 360 --terminals 200 $(if $(SEED),--seed $(SEED)) --json
+
+failover: $(VENV)/.runtime ## Sicken an acquirer under load in every way (or CASE=mute), and count the failures.
+	@$(BIN)/python -m loadtest failover $(if $(CASE),--case $(CASE)) $(if $(ACQUIRER),--acquirer $(ACQUIRER)) --json
 
 bench-setup: $(VENV)/.runtime ## Make the certificates that the benchmark's terminals use.
 	@$(BIN)/python -m loadtest.bench --setup-only

@@ -15,7 +15,6 @@ from loadtest.failover_cases import Sickness
 from loadtest.processes import Child, Children
 from loadtest.stage import AcquirerSeat, Stage
 
-_USUAL_MS = 5
 _LATER_MS = 1_500  # than any till waits
 _LISTENS_S = 10.0
 _POLL_S = 0.02
@@ -34,7 +33,7 @@ _WELL: dict[str, object] = {
     "echo_while_mute": False,
     "reset": False,
     "response_code": "",
-    "delay_ms": _USUAL_MS,
+    "delay_ms": 0,
     "jitter_ms": 0,
     "tail_from_ms": 0,
     "tail_to_ms": 0,
@@ -166,7 +165,6 @@ class Isoload:
 
     async def start(self) -> None:
         command = [str(self._tool), "acquirer", "-listen", str(self.address)]
-        command += ["-delay", f"{_USUAL_MS}ms"]
         self._child = await self._children.start(self.name, command, log=self._log, talks=True)
         with trio.move_on_after(_LISTENS_S):
             while self._child.process.poll() is None:
