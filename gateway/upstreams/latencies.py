@@ -12,6 +12,7 @@ _EDGES_S = tuple(
     _LOWEST_S * 2.0 ** (index / _BUCKETS_PER_OCTAVE)
     for index in range(_OCTAVES * _BUCKETS_PER_OCTAVE + 1)
 )
+_EDGES_DOWN_S = _EDGES_S[::-1]
 _FRESH_MAX = 100
 
 
@@ -22,10 +23,11 @@ class Latencies:
     judged by what it does now.
     """
 
-    __slots__ = ("_counted", "_counts", "_fade_every", "_fresh", "_until_fade")
+    __slots__ = ("_counted", "_counts", "_fade_every", "_fresh", "_until_fade", "_weight")
 
     def __init__(self, *, fade_every: int = 1_000) -> None:
         self._counts = [0.0] * len(_EDGES_S)
+        self._weight = 0.0  # the sum of the counts
         self._counted = 0
         # Latencies are put into buckets many at a time, which takes half the time.
         self._fresh: list[float] = []
@@ -49,11 +51,13 @@ class Latencies:
         counts, edges_s, last = self._counts, _EDGES_S, len(_EDGES_S) - 1
         for seconds in self._fresh:
             counts[bisect_left(edges_s, seconds, 0, last)] += 1.0
+        self._weight += len(self._fresh)
         self._counted += len(self._fresh)
         self._until_fade -= len(self._fresh)
         self._fresh.clear()
         if self._until_fade <= 0:
             self._counts = [count * 0.5 for count in counts]
+            self._weight *= 0.5
             self._until_fade = self._fade_every
 
     def percentile(self, share: float) -> float:
@@ -65,11 +69,13 @@ class Latencies:
         self._fold()
         if not self._counted:
             return 0.0
-        counts = self._counts
-        above = sum(counts) * (1.0 - share)
-        # From the top: the percentiles that matter are up there.
-        for index in range(len(counts) - 1, -1, -1):
-            above -= counts[index]
-            if above < 0:
-                return _EDGES_S[index]
-        return _EDGES_S[next(index for index, count in enumerate(counts) if count)]
+        above = self._weight * (1.0 - share)
+        found_s = _LOWEST_S
+        # From the top, since the percentiles that matter are up there; most buckets are empty.
+        for edge_s, count in zip(_EDGES_DOWN_S, reversed(self._counts), strict=True):
+            if count:
+                found_s = edge_s
+                above -= count
+                if above < 0:
+                    break
+        return found_s

@@ -58,9 +58,9 @@ class AnswerWindow:
         half.answers += 1
         counts = half.issuers.get(issuer)
         if counts is None:
-            if len(half.issuers) >= _ISSUERS_MAX:
-                return
-            counts = half.issuers[issuer] = [0, 0]
+            # Over the bound all others count as one more bank.
+            key = issuer if len(half.issuers) < _ISSUERS_MAX else ""
+            counts = half.issuers.setdefault(key, [0, 0])
         counts[0] += 1
         if code in _BAD:
             if code == SYSTEM_FAULT:
@@ -150,14 +150,16 @@ class UpstreamHealth:
         """
         if self.state is _UP:
             return self._ramp_from_s is None or self._ramps(self._ramp_from_s, now_s)
-        if self.state is not Health.PROBING:
-            return False
-        claimed_s = self._probe_claimed_s
-        # A claim that nobody redeems is void one day, lest the upstream stay unused for ever.
-        if claimed_s is not None and now_s < claimed_s + self._settings.eject_max_s:
+        if self.state is not Health.PROBING or not self.wants_probe(now_s):
             return False
         self._probe_claimed_s = now_s
         return True
+
+    def wants_probe(self, now_s: float) -> bool:
+        """Whether, while it is probed, nobody has claimed the probe."""
+        claimed_s = self._probe_claimed_s
+        # A claim that nobody redeems is void one day, lest the upstream stay unused for ever.
+        return claimed_s is None or now_s >= claimed_s + self._settings.eject_max_s
 
     def released(self) -> None:
         """What `admits` let through was not sent after all."""
