@@ -57,6 +57,13 @@ FROM transactions AS t LEFT JOIN outcomes AS o USING (transaction_id)
     LEFT JOIN partly_reversed AS p USING (transaction_id)
 WHERE t.transaction_id > ? AND t.created_ms < ? ORDER BY t.transaction_id LIMIT ?
 """
+# Ids are given in order of time, so the caller knows the first one: no index on time is needed.
+SPENT: Final = """
+SELECT t.transaction_id, t.created_ms, t.upstream, t.facts, o.state, o.response_code, p.amount_minor
+FROM transactions AS t LEFT JOIN outcomes AS o USING (transaction_id)
+LEFT JOIN partly_reversed AS p USING (transaction_id)
+WHERE t.transaction_id >= ? ORDER BY t.transaction_id LIMIT ?
+"""
 # What `Trim` would delete.
 TRIMMABLE: Final = {
     "tombstones": "SELECT count(*) FROM tombstones WHERE created_ms < ?",

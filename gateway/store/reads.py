@@ -17,6 +17,7 @@ from gateway.store.store import (
     Device,
     Leftover,
     OwedReversal,
+    Spent,
     StanBlock,
     State,
     Tombstone,
@@ -110,6 +111,12 @@ class Reads:
         values = (after_id, until_ms, limit)
         return await self._search(
             lambda reader: [rows.transaction(row) for row in reader.execute(queries.OLDEST, values)]
+        )
+
+    async def spent(self, *, since_ms: int, after_id: int, limit: int) -> list[Spent]:
+        """See `Store.spent`."""
+        return await search.spent(
+            since_ms=since_ms, after_id=after_id, limit=limit, ask=self._search
         )
 
     async def trimmable(self, what: Leftover, before_ms: int) -> int:

@@ -30,6 +30,7 @@ from gateway.store.store import (
     Reroute,
     ReserveStans,
     Settle,
+    Spent,
     StanBlock,
     State,
     Tombstone,
@@ -350,6 +351,26 @@ def batch(row: Row) -> Batch:
         credits_minor=row[7],
         balanced=bool(row[8]),
         reported=row[9],
+    )
+
+
+def spent(row: Row) -> Spent:
+    """What limits are counted by, of a row of `queries.SPENT`."""
+    facts = orjson.loads(row[3])
+    return Spent(
+        transaction_id=row[0],
+        created_ms=row[1],
+        terminal_id=facts[1],
+        merchant_id=facts[2],
+        kind=Kind(facts[4]),
+        amount_minor=facts[8],
+        currency=facts[9],
+        card_token=facts[11],
+        original_id=facts[13],
+        upstream=row[2],
+        state=State(row[4] or State.INTENDED),
+        response_code=row[5] or "",
+        left_minor=-1 if row[6] is None else row[6],
     )
 
 

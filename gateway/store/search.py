@@ -10,7 +10,7 @@ import apsw
 import orjson
 
 from gateway.store import queries, rows
-from gateway.store.store import Criteria, State, Transaction
+from gateway.store.store import Criteria, Spent, State, Transaction
 
 _STEP: Final = 20_000  # ids looked through at once: some ten milliseconds
 _ANSWER_MAX_MS: Final = 300_000  # an answer comes within this time, or never
@@ -103,6 +103,14 @@ async def undelivered(*, since_ms: int, until_ms: int, limit: int, ask: Ask) -> 
         found += await ask(_fetch(queries.UNDELIVERED, values))
         first += _STEP
     return [rows.transaction(row) for row in found]
+
+
+async def spent(*, since_ms: int, after_id: int, limit: int, ask: Ask) -> list[Spent]:
+    """What limits are counted by, of transactions made since then with a higher id, in order."""
+    first = after_id + 1
+    if not after_id:
+        first, _ = await ask(lambda reader: _ids_of(reader, since_ms, 0))
+    return [rows.spent(row) for row in await ask(_fetch(queries.SPENT, (first, limit)))]
 
 
 async def _of_terminal(criteria: Criteria, limit: int, ask: Ask) -> list[rows.Row]:

@@ -120,6 +120,25 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """As much of a transaction as limits are counted by."""
+
+    transaction_id: int
+    created_ms: int
+    terminal_id: str
+    merchant_id: str
+    kind: Kind
+    amount_minor: int
+    currency: str
+    card_token: str
+    original_id: int
+    upstream: str
+    state: State
+    response_code: str
+    left_minor: int  # after a partial reversal; -1: there was none
+
+
+@dataclass(frozen=True, slots=True)
 class BatchTotals:
     """What a terminal's approved and not reversed transactions of a batch come to."""
 
@@ -460,6 +479,11 @@ class Store(Protocol):
 
         Their `image` and `answer` are b"": this is for those who count, copy and delete them.
         """
+        ...
+
+    async def spent(self, *, since_ms: int, after_id: int, limit: int) -> list[Spent]:
+        """Transactions made since then with a higher id, in order; some older ones may be among
+        them. What a limit's windows held before a restart is counted from it."""
         ...
 
     async def trimmable(self, what: Leftover, before_ms: int) -> int:

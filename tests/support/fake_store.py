@@ -32,6 +32,7 @@ from gateway.store.store import (
     Reroute,
     ReserveStans,
     Settle,
+    Spent,
     StanBlock,
     State,
     StoreHealth,
@@ -195,6 +196,29 @@ class FakeStore:
             for t in self._in_order()
             if t.transaction_id > after_id and t.created_ms < until_ms
         ][:limit]
+
+    async def spent(self, *, since_ms: int, after_id: int, limit: int) -> list[Spent]:
+        await self._read()
+        found = [
+            Spent(
+                transaction_id=t.transaction_id,
+                created_ms=t.created_ms,
+                terminal_id=t.terminal_id,
+                merchant_id=t.merchant_id,
+                kind=t.kind,
+                amount_minor=t.amount_minor,
+                currency=t.currency,
+                card_token=t.card_token,
+                original_id=t.original_id,
+                upstream=t.upstream,
+                state=t.state,
+                response_code=t.response_code,
+                left_minor=self.partly_reversed.get(t.transaction_id, -1),
+            )
+            for t in self._in_order()
+            if t.transaction_id > after_id and t.created_ms >= since_ms
+        ]
+        return sorted(found, key=lambda one: one.transaction_id)[:limit]
 
     async def trimmable(self, what: Leftover, before_ms: int) -> int:
         await self._read()
