@@ -212,6 +212,9 @@ class UpstreamHealth:
         if lost or silent:
             self._lost_s = now_s
         if usable:
+            if lost and self._probe_claimed_s is not None:
+                # Hardly anything but the probe can have been on that link.
+                self._see(UpstreamEvidence.PROBE_FAILED, now_s, why or "its probe was lost")
             self._welcome(now_s)
         # The last upstream standing has nothing to gain from being left alone, unless it is mute.
         elif silent or (others_up and not suspect and self._lost_lately(now_s)):
@@ -271,6 +274,8 @@ class UpstreamHealth:
         before = self.state
         after = UPSTREAM_TRANSITIONS[before, seen]
         if after is before:
+            if seen is UpstreamEvidence.LOST and self.ejected_until_s is None:
+                self._eject(now_s)  # that it has no link was known before what that cost
             return
         if after is Health.DOWN:
             if seen in EJECTING:
@@ -278,7 +283,7 @@ class UpstreamHealth:
                     seen is UpstreamEvidence.PROBE_FAILED and self._blamed_for_answers
                 )
                 self._eject(now_s)
-            self._ramp_from_s = None
+            self._ramp_from_s, self.share = None, 1.0
         elif after is Health.UP and before is not Health.SUSPECT:
             self._rise(now_s, slowly=before is Health.PROBING)
         self._probe_claimed_s = None

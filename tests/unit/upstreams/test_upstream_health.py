@@ -120,6 +120,19 @@ def test_two_links_reset_together_are_one_fault() -> None:
     assert health.ejected_until_s == 6.0
 
 
+@pytest.mark.parametrize("silent", [False, True])
+def test_what_a_lost_link_cost_may_be_told_after_it_is_gone(*, silent: bool) -> None:
+    health = Case().up()
+    health.links(5.0, usable=0, suspect=0)
+    assert health.ejected_until_s is None
+    health.links(5.0, usable=0, suspect=0, lost=3, silent=silent)
+    assert health.ejected_until_s == 6.0
+    health.links(5.1, usable=0, suspect=0, lost=1)
+    assert health.ejected_until_s == 6.0
+    health.links(5.2, usable=1, suspect=0)
+    assert health.state is Health.DOWN
+
+
 def test_ejections_double_up_to_the_bound_and_start_over_after_a_good_time() -> None:
     case = Case()
     now_s = 0.0
@@ -199,6 +212,20 @@ def test_a_failed_probe_doubles_the_ejection(how: str) -> None:
         case.answer("96", now_s)
     else:
         case.health.links(now_s, usable=0, suspect=int(how == "link suspect"), lost=1)
+    assert case.health.state is Health.DOWN
+    assert case.health.ejected_until_s == pytest.approx(now_s + 2.0)
+
+
+def test_a_probe_that_is_lost_with_one_link_of_two_has_failed() -> None:
+    case = Case()
+    now_s = probing(case)
+    case.health.links(now_s, usable=2, suspect=0)
+    case.health.links(now_s, usable=1, suspect=0, lost=1)  # before there was a probe
+    assert case.health.state is Health.PROBING
+    case.health.admits(now_s)
+    case.health.links(now_s, usable=1, suspect=0)
+    assert case.health.state is Health.PROBING
+    case.health.links(now_s, usable=1, suspect=0, lost=1)
     assert case.health.state is Health.DOWN
     assert case.health.ejected_until_s == pytest.approx(now_s + 2.0)
 
