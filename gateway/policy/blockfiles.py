@@ -157,6 +157,25 @@ def assemble(files: Iterable[Parsed]) -> Blocklists:
     )
 
 
+def is_entry_of(name: ListName, raw: bytes, value: str) -> bool:
+    """Whether a line is the entry of a value, however the two are written."""
+    matched = _LINES[name].fullmatch(raw.strip())
+    return matched is not None and _normal(name, matched[1]) == _normal(name, value.encode())
+
+
+def _normal(name: ListName, value: bytes) -> object:
+    """What two ways to write the same value have in common."""
+    if name is ListName.NETWORKS:
+        try:
+            return ip_network(value.decode())
+        except ValueError:
+            return value
+    if name is ListName.CERTIFICATES:
+        form, _, digits = value.lower().partition(b":")
+        return form, digits.replace(b":", b"").lstrip(b"0")
+    return value.strip(b'"').rstrip()
+
+
 def written_token(card_token: str) -> str:
     """A card token of the security module as the file has it: `h1:`, and 26 characters.
 
@@ -252,6 +271,8 @@ class _Reader:
         try:
             self._read(line, raw.strip())
         except _Wrong as wrong:
+            if holds_card_number(raw.decode("utf-8", "replace")):
+                wrong = _Wrong(*_CARD_NUMBER)
             self.wrong(line, wrong.problem, wrong.remedy)
 
     def _read(self, line: int, raw: bytes) -> None:
@@ -260,21 +281,16 @@ class _Reader:
         if raw[0] == ord("#"):
             self._remark(raw)
             return
-        matched = self._match(raw) if len(raw) <= _LINE_BYTES_MAX else None
+        if len(raw) > _LINE_BYTES_MAX:
+            raise _Wrong(f"is longer than {_LINE_BYTES_MAX} bytes", "write one entry to a line")
+        matched = self._match(raw)
         if matched is None:
-            raise self._unreadable(raw)
+            raise _Wrong(f"is no entry of {self._name}", _REMEDIES[self._name])
         value, rest = matched.groups()
         kind = self._remark(rest) if rest else 0
         self._take(line, value)
         self._lines.append(line)
         self._kinds.append(kind)
-
-    def _unreadable(self, raw: bytes) -> _Wrong:
-        if holds_card_number(raw.decode("utf-8", "replace")):
-            return _Wrong(*_CARD_NUMBER)
-        if len(raw) > _LINE_BYTES_MAX:
-            return _Wrong(f"is longer than {_LINE_BYTES_MAX} bytes", "write one entry to a line")
-        return _Wrong(f"is no entry of {self._name}", _REMEDIES[self._name])
 
     # --- what stands beside a value --------------------------------------------------------------
 
@@ -373,8 +389,6 @@ class _Reader:
     def _bin(self, line: int, value: bytes) -> None:
         low, dash, high = value.decode().partition("-")
         if dash and (len(low) != len(high) or high < low):
-            if holds_card_number(low + high):
-                raise _Wrong(*_CARD_NUMBER)
             raise _Wrong("is no range of BINs", "write two of one length, the lower one first")
         self._ranges.append(
             (int(low.ljust(BIN_DIGITS, "0")), int((high or low).ljust(BIN_DIGITS, "9")))
@@ -384,8 +398,6 @@ class _Reader:
         try:
             network = ip_network(value.decode())
         except ValueError:
-            if holds_card_number(value.decode()):
-                raise _Wrong(*_CARD_NUMBER) from None
             raise _Wrong(
                 "is no network, or has bits set behind its length", _REMEDIES[ListName.NETWORKS]
             ) from None

@@ -102,11 +102,9 @@ Decision = Allowed | Refused
 
 
 class Policy:
-    """Everything that decides on a financial request; one to a node.
+    """Everything that decides on a financial request, under one version of the configuration.
 
-    Permissions and blocklists belong to a version of the configuration and are swapped together.
-    `decide` does not wait for anything, so that a decision is made under one version as a whole.
-    The counters of the limits go on.
+    The counters of the limits are the node's: each version goes on with those of the one before.
     """
 
     def __init__(
@@ -118,10 +116,6 @@ class Policy:
         limits: Limits | None = None,
     ) -> None:
         self._limits = limits or Limits()
-        self.swap(permissions=permissions, blocklists=blocklists, version=version)
-
-    def swap(self, *, permissions: Permissions, blocklists: Blocklists, version: str) -> None:
-        """Decide by another version of the configuration from now on."""
         self._permissions = permissions
         self.blocklists = blocklists
         self.version = version
@@ -136,7 +130,6 @@ class Policy:
             )
         )
         self._lists_cards = bool(blocklists.cards or blocklists.bins)
-        self._limits.keep(permissions.limits())
 
     def decide(self, subject: Subject) -> Decision:
         """Whether a request may go on. Where it may, its limits are taken from."""

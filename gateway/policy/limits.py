@@ -218,12 +218,6 @@ class Limits:
         """Where the longest of the open windows began: what `restore` is to be given from."""
         return min((rule.window(now_ms)[0] for rule in rules), default=now_ms)
 
-    def keep(self, rules: Collection[LimitRule]) -> None:
-        """Forget the counters of all other limits: the configuration no longer has them."""
-        keys = {rule.key for rule in rules}
-        for key in [key for key in self._windows if key not in keys]:
-            self._counters -= len(self._windows.pop(key).counters)
-
     def used(self, rule: LimitRule, subject: str, *, now_ms: int) -> tuple[int, int]:
         """The count and the amount that a device, merchant or card has used of a limit."""
         count, amount_minor = self._open(rule, now_ms).counters.get(subject, (0, 0))
