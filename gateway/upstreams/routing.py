@@ -105,6 +105,10 @@ class _Balancer:
         self.name = group.name
         self.weights = {member.upstream: member.weight for member in group.members}
         self.names = tuple(self.weights)
+        # The usual turn is taken among all members.
+        self._led_by = {
+            name: (name, *(one for one in self.names if one != name)) for name in self.names
+        }
         self._pending = pending
         self._share = share
         self._credit: dict[str, float] = dict.fromkeys(self.names, 0)
@@ -134,7 +138,9 @@ class _Balancer:
             total += weights[name]
         if self.strategy == "weighted":
             first = max(names, key=credit.__getitem__)
-            ordered = (first, *(name for name in names if name != first))
+            ordered = self._led_by[first]
+            if len(names) != len(ordered):
+                ordered = tuple(name for name in ordered if name in names)
         else:
             ordered = self._by_pending(names, weights)
         credit[ordered[0]] -= total
@@ -173,6 +179,7 @@ class Router:
         }
         self._boarding = {name: one for name, one in (boarding or {}).items() if not one.is_open}
         self._routes = routes
+        self._names = [route.name for route in routes]
         self._conditions = Conditions(routes, terminal_groups, opening_times or _no_hours)
         self._groups = [balancers[route.group] for route in routes]
         # Groups whose members all take everybody's need no look at any of them.
@@ -200,7 +207,7 @@ class Router:
             if not names:
                 why = f"{self._why[index]}: none of its upstreams takes this merchant or terminal"
                 return Choice(self._routes[index].name, (), why)
-        return Choice(self._routes[index].name, group.order(names), self._why[index])
+        return Choice(self._names[index], group.order(names), self._why[index])
 
     def _boarded(self, names: tuple[str, ...], subject: Subject) -> tuple[str, ...]:
         boarding, merchant, terminal = self._boarding, subject.merchant_id, subject.terminal_id
