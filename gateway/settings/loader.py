@@ -35,6 +35,7 @@ class Configuration:
     version: str  # of the contents of every file that was read
     file: Path  # absolute
     warnings: tuple[Finding, ...] = ()
+    source: str = ""  # the file's text: where each key stands
     terminals: Mapping[str, BoardedTerminals] = field(default_factory=dict)  # by upstream
 
     def resolve(self, path: str) -> Path:
@@ -49,6 +50,7 @@ class Reading:
     file: Path  # absolute
     findings: Findings
     version: str = ""  # "" where a file could not be read
+    source: str = ""
     top: Part | None = None  # None where the file is not TOML
     settings: Settings | None = None
     dialects: dict[str, Dialect] = field(default_factory=dict)
@@ -70,6 +72,7 @@ def load(path: Path) -> Configuration:
         version=reading.version,
         file=reading.file,
         warnings=tuple(found),
+        source=reading.source,
         terminals=reading.terminals,
     )
 
@@ -95,6 +98,7 @@ def read(path: Path) -> Reading:
     document = _document(path, reading.findings, contents)
     if document is None:
         return reading
+    reading.source = contents[0].decode("utf-8-sig")
     shape = Shape.of(Settings)
     bad: frozenset[tuple[str | int, ...]] = frozenset()
     try:

@@ -36,6 +36,11 @@ class Concentrators:
             if not concentrator.certificate_name
         ]
 
+    def use(self, other: Concentrators) -> None:
+        """From now on find what another set of them finds."""
+        self._by_name = other._by_name
+        self._by_network = other._by_network
+
     def find(self, common_name: str, address: str, /) -> ConcentratorRule | None:
         """By the certificate's name where there is a certificate, else by the address alone.
 

@@ -49,6 +49,14 @@ class Imported:
     unchanged: int
 
 
+def terms_of(
+    *, ranges: Sequence[DeviceRange], default_profile: str, profiles: Collection[str] = ()
+) -> Terms:
+    """What a configuration says of devices; raises OperatorError where a range is none."""
+    rules = tuple(Rule.compile(range_) for range_ in ranges)
+    return Terms(rules, default_profile, frozenset(profiles))
+
+
 class Registry:
     """All devices in memory, with the store as the truth: a change is on disk before it is seen.
 
@@ -68,9 +76,7 @@ class Registry:
     ) -> None:
         """An empty registry; raises OperatorError where a range is none. See `load`."""
         self._store = store
-        self._terms = Terms(
-            tuple(Rule.compile(range_) for range_ in ranges), default_profile, frozenset(profiles)
-        )
+        self._terms = terms_of(ranges=ranges, default_profile=default_profile, profiles=profiles)
         self._clock = clock
         self._emit = emit
         self._known: dict[str, Device] = {}  # rows, and devices of rules once asked for
@@ -104,6 +110,14 @@ class Registry:
         for device in await store.devices():
             registry._install(device)
         return registry
+
+    def use(self, terms: Terms) -> None:
+        """From now on take rules and defaults from another version of the configuration.
+
+        Devices that stand in no row are those of its rules at their next look-up.
+        """
+        self._terms = terms
+        self._known = dict(self._rows)
 
     # --- look-ups ---------------------------------------------------------------------------------
 

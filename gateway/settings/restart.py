@@ -1,0 +1,74 @@
+"""What a running gateway cannot take up: told by key, and with it the rest is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+
+from gateway.settings.findings import Finding, Findings
+from gateway.settings.lines import KeyPath
+from gateway.settings.loader import Configuration
+
+# Tables that are taken up while the gateway runs; all others need a restart, new ones too until
+# somebody says here that they do not.
+RELOADABLE = frozenset(
+    (
+        "profiles",
+        "merchants",
+        "routes",
+        "groups",
+        "terminal_groups",
+        "registry",
+        "concentrators",
+        "operators",
+        "approvals",
+        "reload",
+        "blocklists",
+        "log.level",
+    )
+)
+# Where the pool can bring links up and drain them while it runs.
+UPSTREAMS = frozenset(("upstreams",))
+_REMEDY = "restart the gateway to have it, or take the change back: nothing else was taken up"
+
+
+def needs_restart(
+    old: Configuration, new: Configuration, *, reloadable: frozenset[str] = RELOADABLE
+) -> list[Finding]:
+    """Every change that only a restart takes up; empty where the whole can be taken up now."""
+    findings = Findings(new.file)
+    findings.locate_in(new.source)
+    for path in _changed(old.settings, new.settings, (), reloadable):
+        findings.error(path, "is changed, and is taken up at a start only", _REMEDY)
+    used = _dialects_in_use(new)
+    for name in sorted(used & old.dialects.keys() & new.dialects.keys()):
+        if old.dialects[name].sha256 != new.dialects[name].sha256:
+            findings.error(
+                ("dialects",), f"the dialect {name} is changed, and links are open in it", _REMEDY
+            )
+    if old.terminals != new.terminals and "upstreams" not in reloadable:
+        findings.error(("upstreams",), "a terminals_file is changed", _REMEDY)
+    return findings.in_order()
+
+
+def _changed(
+    old: BaseModel, new: BaseModel, path: KeyPath, reloadable: frozenset[str]
+) -> Iterator[KeyPath]:
+    for key in type(new).model_fields:
+        here = (*path, key)
+        name = ".".join(map(str, here))
+        before, after = getattr(old, key), getattr(new, key)
+        if name in reloadable or before == after:
+            continue
+        if any(one.startswith(f"{name}.") for one in reloadable) and isinstance(after, BaseModel):
+            yield from _changed(before, after, here, reloadable)
+        elif isinstance(after, BaseModel):
+            yield from _changed(before, after, here, frozenset())
+        else:
+            yield here
+
+
+def _dialects_in_use(configuration: Configuration) -> set[str]:
+    settings = configuration.settings
+    return {one.dialect for one in settings.listeners} | {one.dialect for one in settings.upstreams}
