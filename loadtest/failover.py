@@ -44,6 +44,8 @@ Say = Callable[[str], None]
 _NAMES = ("acquirer-a", "acquirer-b")
 _FAIR = 0.5
 _GATEWAY_SHARE = 0.8  # of a till's patience: that it hears 91, and not nothing
+# What is settled is no figure: impatience here would only be a storm of reversals.
+_REVERSAL_S = 10.0
 _LATE_MAX_S = 10.0  # more than the slowest answer takes
 _DRAIN_S = 5.0
 _GRACE_S = 10.0
@@ -327,7 +329,9 @@ class _Run:
                 ledger=self._terminals,
                 certs=certs,
                 ca=None if certs is None else certs.parent / "ca.crt",
-                behaviour=Behaviour(answer_s=options.till_s(self._case)),
+                behaviour=Behaviour(
+                    answer_s=options.till_s(self._case), reversal_answer_s=_REVERSAL_S
+                ),
                 seed=options.seed,
             )
         )

@@ -47,6 +47,7 @@ class Behaviour:
     purchases_per_s: float = 1.0  # 0: the next as soon as the last is done
     currency: str = "978"
     answer_s: float = 30.0  # how long it waits for an answer
+    reversal_answer_s: float = 0.0  # how long for that to a reversal; 0: the same
     repeats: int = 0  # how often an unanswered purchase is sent again before it is reversed
     plain_repeats: float = 0.0  # share of them that do not say that they are repeats
     sign_on: bool = True
@@ -217,9 +218,10 @@ class Terminal:
         await self._write(ended)
         return ended
 
-    async def _answer_to(self, request: Message) -> Message | None:
+    async def _answer_to(self, request: Message, *, timeout_s: float = 0.0) -> Message | None:
+        timeout_s = timeout_s or self._behaviour.answer_s
         try:
-            return await self.connection.ask(request, timeout_s=self._behaviour.answer_s)
+            return await self.connection.ask(request, timeout_s=timeout_s)
         except NoAnswer as error:
             self.trouble = str(error)
             return None
@@ -234,7 +236,7 @@ class Terminal:
                 request = requests.reversal(attempt, basket, wall_ms=self._clock.wall_ms())
                 attempt = replace(attempt, reversals_sent=attempt.reversals_sent + 1)
                 await self._write(attempt)
-                answer = await self._answer_to(request)
+                answer = await self._answer_to(request, timeout_s=self._behaviour.reversal_answer_s)
                 if answer is not None and answer.response_code in _REVERSAL_ENDS:
                     ended = replace(
                         self._ended(attempt, Outcome.REVERSED),
