@@ -73,6 +73,8 @@ class LinkHealth:
         self._marks: deque[tuple[float, int]] = deque(((now_s, 0),), maxlen=_MARKS_MAX)
         self._echo_asked_s: float | None = None
         self._echo_heard_s = now_s
+        self._excused: tuple[Health, float, float | None] | None = None
+        self._excused_late_s = 0.0
         self._excused_until_s = -inf
         self.idle = True
 
@@ -133,9 +135,7 @@ class LinkHealth:
         if self.state is Health.DOWN:
             return Look(inf)
         patience_s = self.patience_s
-        late_s = now_s - due_s
-        if late_s > _LATE_LOOK_S:
-            self._excused_until_s = now_s + min(late_s, patience_s)
+        self._excuse(now_s, late_s=now_s - due_s, patience_s=patience_s)
         waits = _Waits.of(pending, proven_s=self._proven_s, patience_s=patience_s, now_s=now_s)
         silent_s = None if waits.unproven_s is None else max(waits.unproven_s, self._heard_s)
         suspect_at_s = inf if silent_s is None else silent_s + patience_s
@@ -171,6 +171,19 @@ class LinkHealth:
         if excused:
             next_s = max(next_s, min(self._excused_until_s, now_s + patience_s))
         return Look(max(next_s, now_s + _LOOKS_APART_S), echo=look.echo)
+
+    def _excuse(self, now_s: float, *, late_s: float, patience_s: float) -> None:
+        """Hold nothing against the peer for a while where we were held up ourselves.
+
+        For one silence that is done once, unless we are held up still longer: a process that is
+        always a little late would else never see a peer go mute.
+        """
+        silence = (self.state, self._heard_s, self._echo_asked_s)
+        if silence != self._excused:
+            self._excused, self._excused_late_s = silence, _LATE_LOOK_S
+        if late_s > self._excused_late_s:
+            self._excused_late_s = late_s
+            self._excused_until_s = now_s + min(late_s, patience_s)
 
     def _is_lossy(self, waits: _Waits) -> bool:
         """Whether too many of what was asked is overdue, though others were answered."""

@@ -150,6 +150,26 @@ def test_our_own_stall_is_nobodys_silence(
     assert not wire.became(Health.DOWN)
 
 
+@given(lag_s=st.floats(0.0, 0.3), rate=st.floats(1.0, 300.0), echoes=st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_a_process_that_is_always_late_sees_a_mute_acquirer_all_the_same(
+    lag_s: float, rate: float, *, echoes: bool
+) -> None:
+    wire = Wire(
+        lambda now_s: 0.02 if now_s < 5 else inf,
+        lambda now_s: 0.01 if now_s < 5 or echoes else inf,
+        lag_s=lag_s,
+    )
+    times = [number / rate for number in range(1, int(8 * rate) + 1)]
+    wire.ask(times)
+    wire.run(60.0)
+    first_s = next(when_s for when_s in times if when_s >= 5)
+    suspected_s = next(when_s for when_s in wire.became(Health.SUSPECT) if when_s > 5)
+    patience_s = 1.0 if 5 * rate < 52 else 0.1
+    assert suspected_s <= first_s + patience_s + 4 * lag_s + 0.03
+    assert wire.became(Health.DOWN)[0] <= suspected_s + 2.0 + 4 * lag_s + 0.01
+
+
 @given(rate=st.floats(0.1, 500.0), seed=st.integers(0, 2**32))
 @settings(max_examples=20, deadline=None)
 def test_looks_are_few(rate: float, seed: int) -> None:

@@ -27,6 +27,7 @@ class Wire:
     settings: HealthSettings = field(default_factory=HealthSettings)
     latencies: Latencies = field(default_factory=Latencies)
     changes: list[tuple[float, Health, Health, str]] = field(default_factory=list)
+    lag_s: float = 0.0  # every look comes so much late
     looks: int = 0
     echoes: int = 0
     now_s: float = 0.0
@@ -55,13 +56,13 @@ class Wire:
     def run(self, until_s: float) -> None:
         while True:
             due_s = self._queue[0][0] if self._queue else inf
-            timer_fires = self._timer_s <= due_s
-            next_s = min(due_s, self._timer_s)
+            fires_s = self._timer_s + self.lag_s
+            next_s = min(due_s, fires_s)
             if next_s > until_s:
                 self.now_s = until_s
                 return
             self.now_s = self._after_stalls(max(next_s, self.now_s))
-            if timer_fires or self._timer_s <= self.now_s:
+            if fires_s <= self.now_s:
                 self._look(self._timer_s)
                 continue
             _, _, _, what, number = heapq.heappop(self._queue)
