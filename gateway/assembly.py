@@ -188,11 +188,11 @@ async def _assembled(
         grace_s=settings.repeats.undelivered_grace_s,
         take_back=partial(take_back_undelivered, store, reversals, clock),
     )
-    batches = Batches(store=store, security=security, clock=clock)
+    batches = Batches(store=store, security=security, clock=clock, emit=emit)
     # Marked before the first new request is taken; delivered beside the new ones.
     await _recovered(store, clock, emit)
     await reversals.restore()
-    await originals.restore(clock.wall_ms())
+    await originals.graves.restore(clock.wall_ms())
     await batches.restore()
     flow = Flow(
         store=store,

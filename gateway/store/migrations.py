@@ -103,6 +103,7 @@ CREATE TABLE uploads (
     stan TEXT NOT NULL,
     received_ms INTEGER NOT NULL,
     record BLOB NOT NULL, -- sealed
+    compared TEXT NOT NULL, -- same, differs or unknown
     UNIQUE (terminal_id, batch, stan)
 ) STRICT;
 CREATE INDEX uploads_by_time ON uploads (received_ms);
@@ -293,10 +294,12 @@ END;
 
 -- A record that is sent again takes the place of the first.
 CREATE TRIGGER put_upload INSTEAD OF INSERT ON other_operations WHEN new.operation = 15 BEGIN
-    INSERT INTO uploads (terminal_id, batch, stan, received_ms, record)
-        VALUES (new.a, new.id, new.b, new.c, new.d)
+    INSERT INTO uploads (terminal_id, batch, stan, received_ms, record, compared)
+        VALUES (new.a, new.id, new.b, new.c, new.d, new.e)
         ON CONFLICT (terminal_id, batch, stan) DO UPDATE SET
-            received_ms = excluded.received_ms, record = excluded.record;
+            received_ms = excluded.received_ms,
+            record = excluded.record,
+            compared = excluded.compared;
 END;
 
 -- a: JSON array of ids. What is open is not deleted, and the highest id is not given out twice.

@@ -31,8 +31,8 @@ WHERE t.transaction_id IN (SELECT transaction_id FROM follow_ups WHERE original_
 ORDER BY t.transaction_id
 """
 FOLLOW_UPS: Final = SELECT_TRANSACTIONS + _AMONG_FOLLOW_UPS
-# Codes that approve, in ISO 8583 and UnionPay alike.
-_APPROVING: Final = "('00', '08', '10', '11', '16')"
+# Codes that approve, in ISO 8583 (00 to 16) or on UnionPay (00, 11, 16, A2 to A6).
+_APPROVING: Final = "('00', '08', '10', '11', '16', 'A2', 'A4', 'A5', 'A6')"
 # Without an index: one would cost each payment an entry and its removal.
 _NOT_DELIVERED: Final = f"""
 WHERE t.transaction_id IN (
@@ -111,7 +111,11 @@ counted (refund, amount_minor) AS (
     WHERE t.facts ->> 1 = ?3 AND t.facts ->> 14 = ?4
         AND t.facts ->> 4 IN
             ('purchase', 'cash', 'cashback', 'completion', 'refund', 'offline', 'adjustment')
-        AND o.response_code IN {_APPROVING}
+        AND (
+            o.response_code IN {_APPROVING}
+            -- Found by a restart: not known what was told, but it will be delivered.
+            OR o.response_code = '' AND o.state = 'advice_owed'
+        )
         AND (
             o.state IN ('answered', 'delivered', 'advice_owed', 'advised')
             OR o.state IN ('given_up', 'closed') AND t.facts ->> 4 IN ('offline', 'adjustment')

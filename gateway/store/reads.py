@@ -13,6 +13,7 @@ from gateway.store import queries, rows, search
 from gateway.store.store import (
     Batch,
     BatchTotals,
+    Compared,
     Criteria,
     Device,
     Leftover,
@@ -86,6 +87,9 @@ class Reads:
             )
         )
 
+    async def is_buried(self, key_prefix: str) -> bool:
+        return bool(await self._read("SELECT 1 FROM tombstones WHERE key_prefix = ?", key_prefix))
+
     async def open_batches(self) -> list[Batch]:
         return [rows.batch(row) for row in await self._read(queries.OPEN_BATCHES)]
 
@@ -100,11 +104,14 @@ class Reads:
 
         return await self._search(look)
 
-    async def uploads(self, terminal_id: str, batch: int) -> int:
+    async def uploads(self, terminal_id: str, batch: int) -> dict[Compared, int]:
         found = await self._read(
-            "SELECT count(*) FROM uploads WHERE terminal_id = ? AND batch = ?", terminal_id, batch
+            "SELECT compared, count(*) FROM uploads WHERE terminal_id = ? AND batch = ?"
+            " GROUP BY compared",
+            terminal_id,
+            batch,
         )
-        return int(found[0][0])
+        return {Compared(compared): count for compared, count in found}
 
     async def oldest(self, *, after_id: int, until_ms: int, limit: int) -> list[Transaction]:
         """See `Store.oldest`."""

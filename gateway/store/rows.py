@@ -217,7 +217,13 @@ def _put_batch(change: PutBatch) -> tuple[Row, int]:
 
 def _put_upload(change: PutUpload) -> tuple[Row, int]:
     row = _padded(
-        15, change.batch, change.terminal_id, change.stan, change.received_ms, change.record
+        15,
+        change.batch,
+        change.terminal_id,
+        change.stan,
+        change.received_ms,
+        change.record,
+        change.compared,
     )
     return row, 1
 

@@ -28,6 +28,14 @@ class State(StrEnum):
     CLOSED = "closed"
 
 
+class Compared(StrEnum):
+    """How a record of a batch upload compares with what the store has."""
+
+    SAME = "same"
+    DIFFERS = "differs"  # another amount or card, or it was declined or undone
+    UNKNOWN = "unknown"  # nothing like it is in the batch
+
+
 class DeviceState(StrEnum):
     """Where a device stands in its life."""
 
@@ -278,13 +286,14 @@ class PutBatch:
 
 @dataclass(frozen=True, slots=True)
 class PutUpload:
-    """One record of a batch upload (0320), sealed, as the terminal sent it."""
+    """One record of a batch upload (0320), sealed, and how it compares."""
 
     terminal_id: str
     batch: int
     stan: str
     received_ms: int
     record: bytes
+    compared: Compared = Compared.SAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,7 +465,13 @@ class Store(Protocol):
         """
         ...
 
-    async def tombstones(self, since_ms: int) -> list[Tombstone]: ...
+    async def tombstones(self, since_ms: int) -> list[Tombstone]:
+        """Those left since then, the oldest first."""
+        ...
+
+    async def is_buried(self, key_prefix: str) -> bool:
+        """Whether there is a tombstone of exactly this name."""
+        ...
 
     async def open_batches(self) -> list[Batch]:
         """The open batch of each terminal that has one."""
@@ -470,8 +485,8 @@ class Store(Protocol):
         """What the store holds for a batch, reversals and voids taken off."""
         ...
 
-    async def uploads(self, terminal_id: str, batch: int) -> int:
-        """How many records were uploaded for a batch."""
+    async def uploads(self, terminal_id: str, batch: int) -> dict[Compared, int]:
+        """How many records were uploaded for a batch, by how they compare."""
         ...
 
     async def oldest(self, *, after_id: int, until_ms: int, limit: int) -> list[Transaction]:

@@ -45,6 +45,7 @@ class Event(StrEnum):
     TRANSACTION = "transaction"
     REPEAT_ANSWERED = "repeat_answered"
     UNDELIVERED = "undelivered"
+    UPLOAD_DIFFERS = "upload_differs"  # a record of a batch upload, from what the store has
     REVERSAL_OWED = "reversal_owed"
     REVERSAL_SENT = "reversal_sent"
     REVERSAL_DONE = "reversal_done"
@@ -100,6 +101,7 @@ _OTHER_LEVELS = {
         Event.REQUEST_REFUSED,
         Event.MAC_FAILED,
         Event.UNDELIVERED,
+        Event.UPLOAD_DIFFERS,
         Event.REVERSAL_OWED,
         Event.LINK_DOWN,
         Event.LINK_FAILED,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import trio
 
 from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.keys.security_module import SecurityModule
-from gateway.store.store import Batch, BatchTotals, Operation, PutBatch, PutUpload, Store
-from gateway.transactions import duplicates, images
+from gateway.store.store import Batch, BatchTotals, Operation, PutBatch, Store
+from gateway.telemetry.events import Emit
+from gateway.transactions import duplicates
 from gateway.transactions.request import Request
+from gateway.transactions.uploads import Uploads
 from gateway.wire.message import Message
 
 _BALANCED, _OUT_OF_BALANCE = "1", "2"  # DE66, settlement code
@@ -20,11 +25,12 @@ _UNIONPAY_TOTALS = 48  # debits: amount 12, count 3; credits: amount 12, count 3
 class Batches:
     """The open batch of each terminal; counted by the gateway, opened by its first transaction."""
 
-    def __init__(self, *, store: Store, security: SecurityModule, clock: Clock) -> None:
+    def __init__(self, *, store: Store, security: SecurityModule, clock: Clock, emit: Emit) -> None:
         self._store = store
-        self._security = security
         self._clock = clock
+        self._uploads = Uploads(store=store, security=security, emit=emit)
         self._open: dict[str, Batch] = {}
+        self.closing: dict[str, trio.Event] = {}  # by terminal; set once the close is over
 
     async def restore(self) -> None:
         for batch in await self._store.open_batches():
@@ -42,6 +48,21 @@ class Batches:
             except StoreError:
                 return batch.number
         return batch.number
+
+    @asynccontextmanager
+    async def held(self, terminal_id: str) -> AsyncIterator[None]:
+        """While its batch is closed nothing new of the terminal begins; one close at a time."""
+        await self.until_open(terminal_id)
+        self.closing[terminal_id] = trio.Event()
+        try:
+            yield
+        finally:
+            self.closing.pop(terminal_id).set()
+
+    async def until_open(self, terminal_id: str) -> None:
+        """Wait until no close of the terminal's batch is under way."""
+        while (closing := self.closing.get(terminal_id)) is not None:
+            await closing.wait()
 
     async def close(
         self, request: Request, outcome: Callable[[dict[int, str]], Operation]
@@ -82,15 +103,8 @@ class Batches:
         return answer
 
     async def upload(self, request: Request) -> None:
-        """Keep one record of a batch upload, sealed; raises StoreError."""
-        message = request.message
-        terminal_id = message.terminal_id
-        batch = self.number(terminal_id)
-        context = b"upload:%s:%d:%s" % (terminal_id.encode(), batch, message.stan.encode())
-        record = self._security.seal(images.pack_request(message), context=context)
-        await self._store.commit(
-            PutUpload(terminal_id, batch, message.stan, request.wall_ms, record)
-        )
+        """Keep one record of a batch upload; raises StoreError and KeyUnavailable."""
+        await self._uploads.take(request, self.number(request.message.terminal_id))
 
 
 def reported_totals(message: Message) -> BatchTotals | None:

@@ -121,6 +121,9 @@ class Flow:
         """The reply to a request of an identified device; never silence, never a traceback."""
         kind = request.kind
         request.version = self._version
+        if self._batches.closing and kind not in NETWORK_KINDS:
+            # What begins during a close is of the next batch.
+            await self._batches.until_open(request.message.terminal_id)
         try:
             if kind in _FINANCIAL_KINDS:
                 return await self._once(request)
@@ -208,7 +211,7 @@ class Flow:
             seen = await self._store.find_repeat(draft.repeat_key)
             if seen is not None:
                 return self._answer_again(seen, request, draft)
-        if self._originals.is_buried(draft):
+        if await self._originals.graves.holds(draft):
             return await self._refuse_new(
                 request, draft, Reason.ALREADY_REVERSED, "reversed before it came"
             )
@@ -392,6 +395,9 @@ class Flow:
         if stored is None:
             # Found without an outcome: it is in doubt, and what it is owed is on its way.
             code = response_code(Reason.NO_ANSWER, request.code_set)
+            keeps = request.version.policy.keeps_advices(request.device.profile)
+            if keeps and seen.state is State.ADVICE_OWED:
+                code = APPROVED
             stored = replies.refusal(request.message, code)
         approved = self._originals.may_be_approved(seen.upstream, stored.response_code)
         unheard = self._delivery.unheard(seen.transaction_id)
@@ -425,16 +431,29 @@ class Flow:
         def answer(totals: dict[int, str]) -> Message:
             return replies.refusal(request.message, totals[39]).changed(totals)
 
-        reply = answer(
-            await self._batches.close(
-                request,
-                lambda totals: self._records.outcome(
-                    draft, State.ANSWERED, answer(totals), wipe_image=True
-                ),
-            )
-        )
+        async with self._batches.held(draft.terminal_id):
+            try:
+                await self._ended_before_close(draft.terminal_id)
+                totals = await self._batches.close(
+                    request,
+                    lambda totals: self._records.outcome(
+                        draft, State.ANSWERED, answer(totals), wipe_image=True
+                    ),
+                )
+            except StoreError:
+                await self._outcomes.not_done(draft)  # A repeat of it may do it yet.
+                raise
+        reply = answer(totals)
         self._outcomes.log(request, draft, "", reply.response_code)
         return Reply(reply, draft.transaction_id)
+
+    async def _ended_before_close(self, terminal_id: str) -> None:
+        """What the terminal has under way is of the batch, and counted in it. Raises StoreError."""
+        for exchange in list(self._under_way.values()):
+            draft = exchange.draft
+            if draft.terminal_id == terminal_id and draft.kind is not Kind.SETTLEMENT:
+                await exchange.wait()
+        await self._records.catch_up()
 
     # --- answers of our own ---------------------------------------------------------------
 

@@ -21,6 +21,8 @@ _KEPT = frozenset(
 # UnionPay's reference to an original: batch 6, STAN 6, date 4. Elsewhere DE61 may hold anything.
 _UNIONPAY_ORIGINAL = 61
 _UNIONPAY_ORIGINAL_LENGTHS = (12, 16)
+_KEPT_OF_UPLOADS = (39, 54)
+_UNIONPAY_DETAILS = 48
 # Track 1 and 2 data under their several tags, and the card number.
 _EMV_NEVER_KEPT = frozenset(("56", "57", "5A", "9F1F", "9F20", "9F6B"))
 _ANSWER_NEVER_KEPT = frozenset((34, 35, 36, 45, 52))
@@ -45,6 +47,20 @@ def pack_request(message: Message) -> bytes:
         else:
             del fields[EMV_DATA]
     return orjson.dumps((message.mti, fields), option=orjson.OPT_NON_STR_KEYS)
+
+
+def pack_upload(message: Message) -> bytes:
+    """A record of a batch upload, to be sealed: as a request, with what only such a record has.
+
+    That is DE39, DE54 and, on UnionPay, the details in DE48, which are digits; elsewhere DE48 may
+    hold anything.
+    """
+    mti, fields = orjson.loads(pack_request(message))
+    details = message.get(_UNIONPAY_DETAILS)
+    if details.isascii() and details.isdigit() and batch_of(message):
+        fields[str(_UNIONPAY_DETAILS)] = details
+    fields |= {str(n): message.fields[n] for n in _KEPT_OF_UPLOADS if n in message.fields}
+    return orjson.dumps((mti, fields))
 
 
 def pack_answer(message: Message) -> bytes:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 
 import trio
 
 from gateway.policy.response_codes import Reason, may_be_approved
 from gateway.settings.schema import Upstream as UpstreamSettings
-from gateway.store.store import (
-    PutTombstone,
-    State,
-    Store,
-    Tombstone,
-    Transaction,
-)
+from gateway.store.store import State, Store, Transaction
 from gateway.transactions import duplicates
+from gateway.transactions.graves import Graves
 from gateway.transactions.matching import Description, Fit, reference
 from gateway.transactions.request import Request
 from gateway.wire.message import APPROVAL_CODE, ORIGINAL_DATA, VOID_KINDS, Kind, Message
@@ -50,7 +44,7 @@ Approving = Callable[[str], Collection[str]]
 
 
 class Originals:
-    """Finds originals in the store, and keeps what was reversed before it came."""
+    """Finds originals in the store; `graves` keeps what was reversed before it came."""
 
     def __init__(
         self, *, store: Store, approving: Approving, window_days: int, tombstones_max: int
@@ -58,55 +52,8 @@ class Originals:
         self._store = store
         self._approving = approving
         self._window_days = window_days
-        self._tombstones_max = tombstones_max
-        self._tombstones: dict[str, int] = {}  # those on disk
-        self._sought: Counter[str] = Counter()  # what a reversal is looking for just now
+        self.graves = Graves(store=store, count_max=tombstones_max, keep_days=window_days + 1)
         self._locks: dict[int, tuple[trio.Lock, int]] = {}
-
-    async def restore(self, now_ms: int) -> None:
-        """Take over the tombstones of earlier runs that can still matter."""
-        since_ms = now_ms - (self._window_days + 1) * 86_400_000
-        for tombstone in await self._store.tombstones(since_ms):
-            self._tombstones[tombstone.key_prefix] = tombstone.created_ms
-
-    # --- tombstones -----------------------------------------------------------------------
-
-    def is_buried(self, draft: Transaction) -> bool:
-        """Whether a reversal came for this request before the request itself, or is just coming."""
-        if not self._tombstones and not self._sought:
-            return False
-        period = draft.repeat_key.partition("/")[0]
-        name = grave(f"{period}/{draft.terminal_id}/{draft.stan}/", draft.activation)
-        return name in self._tombstones or name in self._sought
-
-    @contextmanager
-    def sought(self, prefixes: Iterable[str], activation: int) -> Iterator[list[str]]:
-        """Refuse what comes with these keys while its reversal looks for it; yields the graves.
-
-        An original that comes in this very moment would be missed, and forwarded all the same.
-        """
-        graves = [grave(prefix, activation) for prefix in prefixes]
-        self._sought.update(graves)
-        try:
-            yield graves
-        finally:
-            self._sought.subtract(graves)
-            for one in graves:
-                if not self._sought[one]:
-                    del self._sought[one]
-
-    async def bury(self, graves: Iterable[str], now_ms: int) -> None:
-        """Refuse for good what comes with these keys; on return it is durable.
-
-        Raises StoreError.
-        """
-        new = [one for one in graves if one not in self._tombstones]
-        if new:
-            await self._store.commit(*[PutTombstone(Tombstone(one, now_ms)) for one in new])
-        for one in new:
-            self._tombstones[one] = now_ms
-        while len(self._tombstones) > self._tombstones_max:
-            del self._tombstones[next(iter(self._tombstones))]
 
     # --- finding --------------------------------------------------------------------------
 
@@ -260,11 +207,6 @@ class Originals:
         if any(one.kind in (Kind.REFUND, Kind.COMPLETION) for one in before):
             return Reason.INVALID_TRANSACTION
         return None
-
-
-def grave(key_prefix: str, activation: int) -> str:
-    """The name of a tombstone: a device bound later starts its STANs anew and meets none."""
-    return f"{key_prefix}#{activation}"
 
 
 def refers(message: Message) -> bool:

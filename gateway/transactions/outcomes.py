@@ -8,7 +8,7 @@ from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.policy.decide import Policy
 from gateway.policy.response_codes import APPROVED, Reason, may_be_approved, response_code
-from gateway.store.store import OweReversal, State, Transaction
+from gateway.store.store import OweReversal, Settle, State, Transaction
 from gateway.telemetry.events import Emit, Event
 from gateway.transactions import replies
 from gateway.transactions.records import Records
@@ -126,6 +126,20 @@ class Outcomes:
         )
         self.log(request, transaction, "", code)
         return Reply(reply, transaction.transaction_id)
+
+    async def not_done(self, transaction: Transaction) -> None:
+        """Nothing was done, and nothing said that a repeat would hear: it may be done yet."""
+        await self._records.write_regardless(
+            Settle(
+                transaction.transaction_id,
+                after(State.INTENDED, Happening.NOTHING_SENT),
+                response_code="",
+                approval_code="",
+                answer=b"",
+                answered_ms=0,
+                wipe_image=True,
+            )
+        )
 
     async def _owe(self, transaction: Transaction, reply: Message, state: State) -> None:
         advice = state is State.ADVICE_OWED

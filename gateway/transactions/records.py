@@ -166,12 +166,13 @@ class Records:
             self._unwritten.append(operation)
             self._unwritten_wanted.set()
 
-    async def catch_up(self, transaction_id: int) -> None:
-        """Write what waits to be written about a transaction; raises StoreError.
+    async def catch_up(self, transaction_id: int = 0) -> None:
+        """Write what waits to be written about a transaction, or all of it; raises StoreError.
 
         Whoever is about to change it does so first: written after that it would undo the change.
         """
-        for operation in [one for one in self._unwritten if _about(one) == transaction_id]:
+        about = [one for one in self._unwritten if transaction_id in (0, _about(one))]
+        for operation in about:
             await self.store.commit(operation)
             with contextlib.suppress(ValueError):  # written meanwhile
                 self._unwritten.remove(operation)

@@ -122,13 +122,13 @@ class TakeBacks:
         originals = self._originals
         prefixes = originals.prefixes_of(request)
         description = Description(request.message, self._records, whole_amount=True)
-        with originals.sought(prefixes, request.device.activation) as graves:
+        with originals.graves.sought(prefixes, request.device.activation) as graves:
             for key, exchange in list(self._under_way.items()):
                 if key.startswith(tuple(prefixes)):
                     await exchange.wait()
             found = await originals.find_reversed(request, prefixes, description)
             if found is None:
-                await originals.bury(graves, request.wall_ms)
+                await originals.graves.bury(graves, request.wall_ms)
             return found
 
 

@@ -21,6 +21,7 @@ from gateway.errors import StoreError
 from gateway.store.sqlite import SqliteStore
 from gateway.store.store import (
     Batch,
+    Compared,
     Criteria,
     EndReversal,
     Forget,
@@ -95,7 +96,7 @@ operations = st.one_of(
     st.builds(EndReversal, numbers, ends),
     st.builds(PutTombstone, st.builds(Tombstone, names, small)),
     st.builds(PutBatch, put_batches),
-    st.builds(PutUpload, terminals, batches, stans, small, sealed),
+    st.builds(PutUpload, terminals, batches, stans, small, sealed, st.sampled_from(Compared)),
     st.builds(Forget, st.lists(numbers, max_size=4).map(tuple)),
     st.builds(Trim, st.sampled_from(Leftover), small, st.just(10)),
     st.builds(ReserveStans, names, st.sampled_from([0, 1_000]), small),

@@ -266,10 +266,10 @@ class Life:
             grace_s=self._plan.grace_s,
             take_back=partial(take_back_undelivered, store, self.reversals, clock),
         )
-        batches = Batches(store=store, security=security, clock=clock)
+        batches = Batches(store=store, security=security, clock=clock, emit=self._emit)
         await recover(store, clock=clock, emit=emit)
         await self.reversals.restore()
-        await self.originals.restore(clock.wall_ms())
+        await self.originals.graves.restore(clock.wall_ms())
         await batches.restore()
         self.flow = Flow(
             store=store,

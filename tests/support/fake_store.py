@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +14,7 @@ from gateway.errors import StoreError, StoreOverloaded
 from gateway.store.store import (
     Batch,
     BatchTotals,
+    Compared,
     Criteria,
     Device,
     EndReversal,
@@ -52,7 +54,7 @@ OPEN_STATES = frozenset(
         State.GIVEN_UP,
     )
 )
-APPROVING = frozenset(("00", "08", "10", "11", "16"))
+APPROVING = frozenset(("00", "08", "10", "11", "16", "A2", "A4", "A5", "A6"))
 _TOLD_APPROVED = frozenset((State.ANSWERED, State.DELIVERED, State.ADVICE_OWED, State.ADVISED))
 _ADVICES = frozenset((Kind.OFFLINE, Kind.ADJUSTMENT))
 _VOIDS = frozenset((Kind.VOID, Kind.COMPLETION_VOID))
@@ -165,6 +167,10 @@ class FakeStore:
         found = [t for t in self.tombs.values() if t.created_ms >= since_ms]
         return sorted(found, key=lambda t: (t.created_ms, t.key_prefix))
 
+    async def is_buried(self, key_prefix: str) -> bool:
+        await self._read()
+        return key_prefix in self.tombs
+
     async def open_batches(self) -> list[Batch]:
         await self._read()
         return [b for _, b in sorted(self.batches_by_key.items()) if not b.closed_ms]
@@ -185,9 +191,10 @@ class FakeStore:
         refunds = [amount for kind, amount in counted if kind is Kind.REFUND]
         return BatchTotals(len(debits), sum(debits), len(refunds), sum(refunds))
 
-    async def uploads(self, terminal_id: str, batch: int) -> int:
+    async def uploads(self, terminal_id: str, batch: int) -> dict[Compared, int]:
         await self._read()
-        return sum(key[:2] == (terminal_id, batch) for key in self.uploaded)
+        found = [one for key, one in self.uploaded.items() if key[:2] == (terminal_id, batch)]
+        return dict(Counter(one.compared for one in found))
 
     async def oldest(self, *, after_id: int, until_ms: int, limit: int) -> list[Transaction]:
         await self._read()
@@ -303,7 +310,10 @@ class FakeStore:
         )
         left = self.partly_reversed.get(transaction.transaction_id, 0)
         return (
-            transaction.response_code in APPROVING
+            (
+                transaction.response_code in APPROVING
+                or (transaction.state is State.ADVICE_OWED and not transaction.response_code)
+            )
             and (told or left > 0)
             and not any(
                 void.original_id == transaction.transaction_id

@@ -253,7 +253,9 @@ class Rig:
             grace_s=GRACE_S,
             take_back=partial(take_back_undelivered, store, self.reversals, self.clock),
         )
-        self.batches = Batches(store=store, security=self.security, clock=self.clock)
+        self.batches = Batches(
+            store=store, security=self.security, clock=self.clock, emit=self.emit
+        )
         self.flow = Flow(
             store=store,
             records=self.records,
@@ -315,7 +317,7 @@ class Rig:
             upstream.stans.restore([(b.first, b.reserved_ms) for b in blocks], now_ms=now_ms)
         await recover(self.store, clock=self.clock, emit=self.emit)
         await self.reversals.restore()
-        await self.originals.restore(now_ms)
+        await self.originals.graves.restore(now_ms)
         await self.batches.restore()
         for acquirer in self.acquirers.values():
             if not acquirer.outlives:

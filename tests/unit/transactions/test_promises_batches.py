@@ -8,12 +8,14 @@ import trio.testing
 
 from gateway.clock import VirtualClock
 from gateway.errors import StoreError
-from gateway.store.store import Batch, PutBatch, Settle, State
+from gateway.store.store import Batch, Compared, PutBatch, Settle, State
+from gateway.telemetry.events import Event
 from gateway.transactions import images
 from gateway.wire.message import Kind, Message
-from tests.support.acquirer import silent
+from tests.support.acquirer import FakeAcquirer, approve, silent
 from tests.support.fake_store import FakeStore
 from tests.support.rig import (
+    KEEPING,
     PAN,
     START_MS,
     Rig,
@@ -211,3 +213,124 @@ async def test_with_the_store_unwritable_an_upload_gets_96() -> None:
     async with rig() as made:
         made.store.fail_after = 0
         assert await made.code(Message("0320", purchase(7).fields)) == "96"
+
+
+async def test_an_upload_is_of_the_batch_that_was_out_of_balance_and_is_compared_with_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig() as made:
+        await sell(made)
+        assert await made.code(settlement(changes=totals(debits=9))) == "95"
+        uploads = [
+            purchase(1),
+            purchase(2, {4: "000000000999"}),  # another amount
+            purchase(4),  # reversed
+            purchase(77),  # never seen
+        ]
+        for one in uploads:
+            kept = one.fields | {39: "00", 35: f"{PAN}=4912101"}
+            assert await made.code(Message("0320", kept)) == "00"
+        stored = made.store.uploaded
+        assert {key[1] for key in stored} == {1}
+        assert [one.compared.value for one in stored.values()] == [
+            "same",
+            "differs",
+            "differs",
+            "unknown",
+        ]
+        assert await made.store.uploads("T0000001", 1) == {
+            Compared.SAME: 1,
+            Compared.DIFFERS: 2,
+            Compared.UNKNOWN: 1,
+        }
+        told = [fields for event, fields in made.events if event is Event.UPLOAD_DIFFERS]
+        assert [fields["stan"] for fields in told] == ["000002", "000004", "000077"]
+        record = images.unpack(stored["T0000001", 1, "000001"].record.partition(b"|")[2])
+        assert (record.get(39), record.get(35)) == ("00", "")
+
+
+async def test_on_unionpay_an_upload_names_several_in_de48(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig() as made:
+        await made.ask(purchase(1, {60: "22000007"}))
+        details = [f"00{stan:06d}{PAN:0>20}{minor:012d}" for stan, minor in ((1, 1000), (2, 1000))]
+        upload = settlement(9, {48: "02" + "".join(details), 60: "00000007201"})
+        assert await made.code(Message("0320", upload.fields)) == "00"
+        [stored] = made.store.uploaded.values()
+        assert stored.compared is Compared.UNKNOWN
+        told = [fields["stan"] for event, fields in made.events if event is Event.UPLOAD_DIFFERS]
+        assert told == ["000002"]
+        assert images.unpack(stored.record.partition(b"|")[2]).get(48) == upload.get(48)
+
+
+# --- what is under way at the close ---------------------------------------------------------------
+
+
+async def test_what_is_under_way_at_a_close_is_counted_in_its_batch(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig() as made, trio.open_nursery() as nursery:
+        acquirer = made.acquirers["a"]
+        acquirer.script = silent
+        nursery.start_soon(made.ask, purchase(1))
+        await trio.testing.wait_all_tasks_blocked()
+        codes: dict[str, str] = {}
+
+        async def ask(name: str, message: Message) -> None:
+            codes[name] = await made.code(message)
+
+        nursery.start_soon(ask, "close", settlement(changes=totals(debits=1, debits_minor=1000)))
+        await trio.sleep(0.5)
+        nursery.start_soon(ask, "next", purchase(2))
+        await trio.sleep(0.5)
+        assert codes == {}
+        acquirer.script = approve
+        await acquirer.send(approve(acquirer.received[0]))
+        await trio.sleep(1)
+        assert codes == {"close": "00", "next": "00"}
+        batches = {one.stan: one.batch for one in made.store.transactions.values()}
+        assert batches == {"000001": 1, "000500": 1, "000002": 2}
+        assert not made.batches.closing
+        assert await made.code(settlement(501, totals(debits=1, debits_minor=1000))) == "00"
+
+
+async def test_two_closes_at_once_wait_for_each_other(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig(FakeStore(commit_s=0.1)) as made, trio.open_nursery() as nursery:
+        for stan in (500, 501, 502):
+            nursery.start_soon(made.code, settlement(stan))
+        await trio.sleep(5)
+        assert open_batch(made.store).number == 4
+
+
+async def test_a_close_that_failed_is_not_left_without_an_outcome(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig() as made:
+        made.store.fail_after = 1  # its intent
+        assert await made.code(settlement()) == "96"
+        made.store.fail_after = None
+        await trio.sleep(5)
+        assert made.of_kind(Kind.SETTLEMENT).state is State.NOTHING_SENT
+        assert made.records.unwritten == 0
+        assert await made.code(repeated(settlement())) == "00"
+        assert made.of_kind(Kind.SETTLEMENT).state is State.ANSWERED
+        assert open_batch(made.store).number == 2
+
+
+async def test_an_advice_found_by_a_restart_is_counted_and_its_repeat_hears_that_it_is_kept(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store, clock = FakeStore(), VirtualClock(START_MS)
+    async with rig(store, clock=clock) as made:
+        made.acquirers["a"].script = silent
+        with trio.move_on_after(1):  # then it is killed
+            await made.ask(advice(), device=KEEPING)
+    acquirers = {"a": FakeAcquirer(silent)}
+    async with rig(store, clock=clock, acquirers=acquirers) as made:
+        assert made.of_kind(Kind.OFFLINE).state is State.ADVICE_OWED
+        assert await made.code(repeated(advice()), device=KEEPING) == "00"
+        closing = settlement(changes=totals(debits=1, debits_minor=1000))
+        assert await made.code(closing, device=KEEPING) == "00"
