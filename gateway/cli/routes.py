@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any
@@ -65,8 +66,8 @@ def _card_bin(text: str) -> str:
 
 
 def _currency(text: str) -> str:
-    if text and not (text.isascii() and text.isdigit() and len(text) == 3):
-        raise typer.BadParameter(f"{text!r} is no currency: write the digits of DE49, such as 156")
+    if text and not re.fullmatch("[0-9A-Z]{3}", text):
+        raise typer.BadParameter(f"{text!r} is no currency: write it as DE49 has it, such as 156")
     return text
 
 

@@ -122,7 +122,7 @@ def check_field_rules(top: Part, dialects: Mapping[str, Dialect], findings: Find
                         f"dialect {dialect.name} has no DE{number}",
                         "correct the number, or add the field to the dialect",
                     )
-        _values(rules, Codec(dialect), findings)
+        _values(rules, dialect, findings)
 
 
 def _numbers(rules: Part, key: str) -> list[tuple[KeyPath, int]]:
@@ -151,8 +151,9 @@ def _allowed(path: KeyPath, number: int, key: str, findings: Findings) -> None:
         findings.error(path, f"DE{number} cannot be {verb}", reason)
 
 
-def _values(rules: Part, codec: Codec, findings: Findings) -> None:
+def _values(rules: Part, dialect: Dialect, findings: Findings) -> None:
     """Every value that would be written can be written."""
+    codec = Codec(dialect)
     fixed, maps = rules.raw.get("set"), rules.raw.get("map")
     wanted: list[tuple[KeyPath, int, object]] = []
     for path, number in _numbers(rules, "set"):
@@ -163,14 +164,21 @@ def _values(rules: Part, codec: Codec, findings: Findings) -> None:
         if isinstance(values, dict):
             wanted += [((*path, old), number, new) for old, new in values.items()]
     for path, number, value in wanted:
-        if not isinstance(value, str):
+        info = dialect.fields.get(number)
+        if not isinstance(value, str) or info is None:
             continue
-        try:
-            codec.encode(Message("0200", {number: value}))
-        except EncodeError as error:
+        reason = ""
+        if info.type == "n" and not (value.isascii() and value.isdigit()):
+            reason = "it has digits only"
+        else:
+            try:
+                codec.encode(Message("0200", {number: value}))
+            except EncodeError as error:
+                reason = error.reason
+        if reason:
             findings.error(
                 path,
-                f"{shown_value(value)} cannot be written as DE{number}: {error.reason}",
+                f"{shown_value(value)} cannot be written as DE{number}: {reason}",
                 "write it as the upstream's dialect has it",
             )
 
