@@ -104,6 +104,7 @@ class CaseResult:
     accepted: int | None = None  # of them, by the acquirer's own count
     suspicions: int = 0
     suspected_after_s: float | None = None
+    wrongly_suspected: int = 0  # how often one that was well was
     share_by_second: list[float | None] = field(default_factory=list)  # of the sick one, all along
     share_when_back: list[float | None] = field(default_factory=list)
     back_after_s: float | None = None  # 90 % of its fair share again
@@ -481,6 +482,11 @@ class _Run:
             lag_max_ms=percentile(lags_ms, 100),
             queued=crowd.queued,
             processors=self._processors,
+            wrongly_suspected=listen(
+                self._log,
+                [peer.name for peer in peers if peer not in sick],
+                from_ms=times.start_ms,
+            ).suspicions,
         )
         _take(result, heard)
         if not case.from_start:
