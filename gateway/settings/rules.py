@@ -14,6 +14,7 @@ from gateway.settings.address_rules import (
 )
 from gateway.settings.draft import Part
 from gateway.settings.findings import Findings, shown_value
+from gateway.settings.health_rules import check_health, check_network
 from gateway.settings.lines import KeyPath
 from gateway.settings.policy_rules import check_policy
 from gateway.settings.route_rules import check_routes
@@ -226,6 +227,8 @@ def _upstream(upstream: Part, findings: Findings) -> None:
         )
     for key in ("backoff", "reversal_backoff"):
         _backoff(upstream.part(key), findings)
+    check_network(upstream.part("network"), findings)
+    check_health(upstream.part("health"), findings)
     for path, code in upstream.texts("approving_codes"):
         if not re.fullmatch("[0-9A-Za-z]{2}", code):
             findings.error(
