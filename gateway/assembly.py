@@ -19,12 +19,12 @@ from gateway.errors import InvariantBroken, OperatorError, StoreError
 from gateway.faults import Fault
 from gateway.keys.keyring import Keyring
 from gateway.keys.security_module import SoftwareSecurityModule
+from gateway.live import Parts, version_of
 from gateway.node import Node
-from gateway.policy.decide import Policy
-from gateway.policy.permissions import Permissions
+from gateway.policy.limits import Limits
 from gateway.policy.response_codes import APPROVED
-from gateway.routes import router_of
 from gateway.settings.loader import Configuration, audit_folder
+from gateway.settings.reload import Prepared
 from gateway.settings.schema import Upstream as UpstreamSettings
 from gateway.store.sqlite import SqliteStore
 from gateway.store.store import ReserveStans, Store
@@ -33,7 +33,6 @@ from gateway.telemetry.audit import AuditLog, opened
 from gateway.telemetry.events import Emit, Event
 from gateway.telemetry.log import EventLog
 from gateway.telemetry.metrics import Metrics
-from gateway.terminals.concentrators import Concentrators
 from gateway.terminals.listener import ConnectionCount, Listener
 from gateway.terminals.registry import Registry
 from gateway.transactions.batches import Batches
@@ -53,12 +52,13 @@ DESCRIPTORS_SPARE = 64  # beside terminals: links, store, log, admin
 
 @asynccontextmanager
 async def open_node(
-    configuration: Configuration, log: EventLog, clock: Clock, *, fatal: Callable[[str], None]
+    prepared: Prepared[Parts], log: EventLog, clock: Clock, *, fatal: Callable[[str], None]
 ) -> AsyncIterator[Node]:
     """Open the store and build the node over it; the store is closed last of all.
 
     `fatal` is told when the store can no longer vouch for what it said.
     """
+    configuration = prepared.configuration
     settings = configuration.settings
     emit = log.emit
     fault = faults.wanted(os.environ, production=settings.node.production)
@@ -79,7 +79,7 @@ async def open_node(
     async with (
         opened(_audit_log(configuration, clock, emit)) as audit,
         _over_a_store(
-            configuration,
+            prepared,
             log,
             clock,
             fatal=fatal,
@@ -94,7 +94,7 @@ async def open_node(
 
 @asynccontextmanager
 async def _over_a_store(
-    configuration: Configuration,
+    prepared: Prepared[Parts],
     log: EventLog,
     clock: Clock,
     *,
@@ -104,6 +104,7 @@ async def _over_a_store(
     audit: AuditLog,
     fault: Fault,
 ) -> AsyncIterator[Node]:
+    configuration = prepared.configuration
     settings = configuration.settings
     emit = log.emit
     security = _security_module(configuration)
@@ -122,7 +123,7 @@ async def _over_a_store(
         store = faults.ForgetfulStore(sqlite)
     try:
         yield await _assembled(
-            configuration,
+            prepared,
             log=log,
             clock=clock,
             metrics=metrics,
@@ -142,7 +143,7 @@ async def _over_a_store(
 
 
 async def _assembled(
-    configuration: Configuration,
+    prepared: Prepared[Parts],
     *,
     log: EventLog,
     clock: Clock,
@@ -153,6 +154,7 @@ async def _assembled(
     store: Store,
     fault: Fault,
 ) -> Node:
+    configuration = prepared.configuration
     settings = configuration.settings
     emit = log.emit
     registry = await Registry.load(
@@ -194,11 +196,15 @@ async def _assembled(
     await reversals.restore()
     await originals.graves.restore(clock.wall_ms())
     await batches.restore()
+    limits = Limits(
+        counters_max=settings.limits.counters_max, takings_max=settings.limits.takings_max
+    )
+    version = version_of(prepared, limits=limits, pending=partial(pending_of, pool))
     flow = Flow(
         store=store,
         records=records,
-        policy=Policy(permissions=Permissions(settings.profiles), version=configuration.version),
-        router=router_of(configuration, pending=lambda name: pool[name].pending),
+        policy=version.policy,
+        router=version.router,
         pool=pool,
         reversals=reversals,
         originals=originals,
@@ -225,10 +231,17 @@ async def _assembled(
         reversals=reversals,
         delivery=delivery,
         flow=flow,
+        limits=limits,
         listeners=[Listener(listener, node=count) for listener in settings.listeners],
         tls=_server_tls(configuration),
-        concentrators=Concentrators(settings.concentrators),
+        concentrators=prepared.parts.concentrators,
     )
+
+
+def pending_of(pool: Pool, upstream: str) -> int:
+    """How many requests an upstream has under way; none, once it is removed."""
+    found = pool.get(upstream)
+    return 0 if found is None else found.pending
 
 
 def _audit_log(configuration: Configuration, clock: Clock, emit: Emit) -> AuditLog:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import trio
 
@@ -18,18 +19,24 @@ from gateway import __version__
 from gateway.admin.access import Caller, Peer, caller_of, this_process
 from gateway.admin.api import AdminApi
 from gateway.admin.approvals import PendingApprovals
+from gateway.admin.configuration import ConfigurationOperations
 from gateway.admin.desk import Desk
 from gateway.admin.guard import Guard
 from gateway.admin.operations import TerminalOperations
 from gateway.admin.server import serve_admin
 from gateway.admin.transactions import ReversalOperations, TransactionOperations
-from gateway.assembly import DESCRIPTORS_SPARE, open_node
+from gateway.assembly import DESCRIPTORS_SPARE, open_node, pending_of
 from gateway.clock import SystemClock
 from gateway.errors import InvariantBroken, OperatorError
 from gateway.housekeeping import Housekeeping
+from gateway.live import Live, Parts, prepare, version_of
 from gateway.node import Node
 from gateway.settings.loader import Configuration
-from gateway.status import StatusReport, register_gauges
+from gateway.settings.reload import Prepared, Reloader, Whole, read_whole
+from gateway.settings.restart import needs_restart
+from gateway.settings.sources import certificate_files
+from gateway.settings.watch import Watch
+from gateway.status import StatusReport, register_configuration_gauges, register_gauges
 from gateway.telemetry.events import Event
 from gateway.telemetry.exporter import serve_metrics
 from gateway.telemetry.log import EventLog
@@ -37,6 +44,7 @@ from gateway.telemetry.sink import LineSink
 from gateway.terminals.connection import Service
 from gateway.terminals.dispatch import Dispatcher
 from gateway.transactions.retention import Retention, archive_folder
+from gateway.transactions.version import Version
 from gateway.wire.codec import Codec
 
 # The writer's thread must not wait long for the interpreter while the loop is busy.
@@ -67,9 +75,12 @@ async def run_node(
 ) -> None:
     """Run a node until SIGTERM or SIGINT; returns after an orderly stop.
 
-    Raises OperatorError and OSError where it cannot start, each with what to do about it, and
+    What is read again is the file that the configuration came from. Raises SettingsError,
+    OperatorError and OSError where it cannot start, each with what to do about it, and
     InvariantBroken where it stopped because it must not go on.
     """
+    whole = await trio.to_thread.run_sync(read_whole, configuration.file, prepare)
+    configuration = whole.prepared.configuration
     _prepare_process(configuration)
     settings = configuration.settings
     clock = SystemClock()
@@ -87,9 +98,9 @@ async def run_node(
         fatal = _Fatal()
         # Before anything else: a signal that comes during the start is heard when it is over.
         with trio.open_signal_receiver(*_SIGNALS) as signals:
-            async with open_node(configuration, log, clock, fatal=fatal.tell) as node:
+            async with open_node(whole.prepared, log, clock, fatal=fatal.tell) as node:
                 await _written_down(node, "node.start")
-                await _serve(node, fatal, signals, ready)
+                await _serve(node, whole, fatal, signals, ready)
                 await _written_down(node, "node.stop")
         log.emit(Event.NODE_STOPPED)
     finally:
@@ -125,6 +136,7 @@ def _prepare_process(configuration: Configuration) -> None:
 
 async def _serve(
     node: Node,
+    whole: Whole[Parts],
     fatal: _Fatal,
     signals: AsyncIterator[int],
     ready: Callable[[Node], None],
@@ -140,8 +152,6 @@ async def _serve(
                 f"listener {listener.settings.name}: cannot listen on "
                 f"{listener.settings.listen}: {error.strerror}"
             ) from error
-    report = StatusReport(node, started_ms=node.clock.wall_ms())
-    register_gauges(node)
     housekeeping = Housekeeping(
         listeners=node.listeners,
         tls=node.tls,
@@ -151,6 +161,19 @@ async def _serve(
         clock=node.clock,
         emit=emit,
     )
+    reloader, watch = _reloading(node, whole, housekeeping)
+    approvals = PendingApprovals(
+        node.audit.folder, settings=lambda: node.configuration.settings.approvals, clock=node.clock
+    )
+    await approvals.load()
+    report = StatusReport(
+        node,
+        started_ms=node.clock.wall_ms(),
+        configuration=reloader.status,
+        approvals=lambda: len(approvals.waiting()),
+    )
+    register_gauges(node)
+    register_configuration_gauges(node, reloader.status, lambda: len(approvals.waiting()))
     async with trio.open_nursery() as background:
         background.start_soon(fatal.run)
         background.start_soon(node.alarms.run)
@@ -165,9 +188,12 @@ async def _serve(
         await background.start(_retention(node).run)
         background.start_soon(housekeeping.watch_certificates)
         background.start_soon(housekeeping.keep_last_seen)
+        await background.start(reloader.run)
+        if settings.reload.watch:
+            await background.start(watch.run)
         async with trio.open_nursery() as exchanges:
             await _open_listeners(node, exchanges)
-            await background.start(partial(_serve_admin, node, report))
+            await background.start(partial(_serve_admin, node, report, reloader, approvals))
             _settle_garbage()
             emit(
                 Event.NODE_READY,
@@ -176,7 +202,7 @@ async def _serve(
                 listeners=len(node.listeners),
             )
             ready(node)
-            await _until_told_to_stop(node, housekeeping, signals)
+            await _until_told_to_stop(node, housekeeping, reloader, signals)
             await _drain(node, exchanges)
         await housekeeping.flush()
         background.cancel_scope.cancel()
@@ -185,14 +211,13 @@ async def _serve(
 async def _serve_admin(
     node: Node,
     report: StatusReport,
+    reloader: Reloader[Parts],
+    approvals: PendingApprovals,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     settings = node.configuration.settings
-    approvals = PendingApprovals(
-        node.audit.folder, settings=lambda: node.configuration.settings.approvals, clock=node.clock
-    )
-    await approvals.load()
     groups = {
+        "config": ConfigurationOperations(reloader),
         "terminals": TerminalOperations(node.registry),
         "transactions": TransactionOperations(
             store=node.store, clock=node.clock, grace_s=settings.repeats.undelivered_grace_s
@@ -215,6 +240,40 @@ async def _serve_admin(
     )
     socket_path = node.configuration.resolve(settings.node.admin_socket)
     await serve_admin(api, socket_path, task_status=task_status)
+
+
+def _reloading(
+    node: Node, whole: Whole[Parts], housekeeping: Housekeeping
+) -> tuple[Reloader[Parts], Watch]:
+    """What takes up edits of the configuration's files, and what hears of them."""
+
+    def in_force(prepared: Prepared[Parts]) -> Version:
+        return version_of(prepared, limits=node.limits, pending=partial(pending_of, node.pool))
+
+    def files() -> list[Path]:
+        return [*reloader.files(), *certificate_files(node.configuration)]
+
+    def changed() -> None:
+        reloader.hint()
+        # Certificates are taken up by themselves: a revocation does not wait until a typing error
+        # elsewhere is mended.
+        housekeeping.look_now()
+
+    def swapped() -> None:
+        watch.files_changed()
+
+    live = Live(node, version=in_force, swapped=swapped)
+    reloader: Reloader[Parts] = Reloader(
+        whole,
+        prepare=prepare,
+        swap=live.swap,
+        needs_restart=needs_restart,
+        audit=node.audit,
+        clock=node.clock,
+        emit=node.log.emit,
+    )
+    watch = Watch(files, changed, look_s=node.configuration.settings.reload.look_s)
+    return reloader, watch
 
 
 def _retention(node: Node) -> Retention:
@@ -261,12 +320,16 @@ def _settle_garbage() -> None:
 
 
 async def _until_told_to_stop(
-    node: Node, housekeeping: Housekeeping, signals: AsyncIterator[int]
+    node: Node,
+    housekeeping: Housekeeping,
+    reloader: Reloader[Parts],
+    signals: AsyncIterator[int],
 ) -> None:
     async for number in signals:
         if number == signal.SIGHUP:
             node.log.reopen()
             housekeeping.look_now()
+            reloader.hint(again=True)
             continue
         node.log.emit(Event.NODE_STOPPING, signal=signal.Signals(number).name)
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.clock import Clock
+from gateway.policy.limits import Limits
 from gateway.settings.loader import Configuration
 from gateway.store.store import Store
 from gateway.telemetry.alarms import Alarms
@@ -39,6 +40,7 @@ class Node:
     reversals: Reversals
     delivery: Delivery
     flow: Flow
+    limits: Limits
     listeners: list[Listener]
     tls: dict[str, ServerTls]
     concentrators: Concentrators

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from gateway import __version__
 from gateway.admin.api import AlarmStatus, ListenerStatus, Status, StoreStatus, UpstreamStatus
 from gateway.clock import iso_time
 from gateway.node import Node
+from gateway.settings.reload import ReloadStatus
 
 
 class StatusReport:
     """Reads the parts of a node; holds nothing of its own but when the node started."""
 
-    def __init__(self, node: Node, *, started_ms: int) -> None:
+    def __init__(
+        self,
+        node: Node,
+        *,
+        started_ms: int,
+        configuration: Callable[[], ReloadStatus],
+        approvals: Callable[[], int],
+    ) -> None:
         self._node = node
         self._started_ms = started_ms
+        self._configuration = configuration
+        self._approvals = approvals
 
     def status(self) -> Status:
         """How the node does at this moment."""
@@ -26,6 +36,10 @@ class StatusReport:
             node=settings.node.name,
             version=__version__,
             config_version=node.configuration.version,
+            configuration=self._configuration(),
+            approvals_waiting=self._approvals(),
+            audit_sequence=node.audit.head.seq,
+            audit_sha256=node.audit.head.hash,
             started=iso_time(self._started_ms),
             uptime_s=round((node.clock.wall_ms() - self._started_ms) / 1000, 1),
             listeners=[
@@ -116,4 +130,41 @@ def register_gauges(node: Node) -> None:
         "gateway_reversal_oldest_age_seconds",
         "Age of the oldest reversal owed.",
         node.reversals.oldest_age_s,
+    )
+
+
+def register_configuration_gauges(
+    node: Node, status: Callable[[], ReloadStatus], approvals: Callable[[], int]
+) -> None:
+    """Show which configuration is in force, and whether the files say something else."""
+    gauge = node.metrics.gauge
+
+    def version() -> Mapping[tuple[str, ...], float]:
+        return {(node.configuration.version,): 1.0}
+
+    gauge("gateway_config_info", "1 for the configuration in force.", version, ("version",))
+    gauge(
+        "gateway_config_findings",
+        "What stands against the files as they are now; 0: they are in force.",
+        lambda: float(len(status()["refused"])),
+    )
+    gauge(
+        "gateway_config_waits",
+        "1 while an edit waits for `gateway reload --confirm`.",
+        lambda: float(bool(status()["waits"])),
+    )
+    node.metrics.counter(
+        "gateway_config_reloads_total",
+        "Edits that were taken up since the start.",
+        lambda: float(status()["reloads"]),
+    )
+    gauge(
+        "gateway_approvals_waiting",
+        "Operations that wait for a second operator.",
+        lambda: float(approvals()),
+    )
+    gauge(
+        "gateway_audit_sequence",
+        "Number of the last record in the audit log.",
+        lambda: float(node.audit.head.seq),
     )

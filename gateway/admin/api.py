@@ -15,6 +15,7 @@ from gateway.telemetry.events import Emit
 if TYPE_CHECKING:
     from gateway.admin.access import Caller, Peer
     from gateway.admin.desk import Desk
+    from gateway.settings.reload import ReloadStatus
 
 PAGE_DEVICES_MAX = 250  # an answer fits the socket's buffer: nobody who stops reading holds us up
 BODY_BYTES_MAX = 64 * 1024 * 1024  # of a request: an import of some hundred thousand devices
@@ -65,6 +66,10 @@ class Status(TypedDict):
     node: str
     version: str
     config_version: str
+    configuration: ReloadStatus
+    approvals_waiting: int  # operations that a second operator has to approve
+    audit_sequence: int  # the last record, and its hash: kept elsewhere, an anchor
+    audit_sha256: str
     started: str  # ISO 8601, UTC
     uptime_s: float
     listeners: list[ListenerStatus]

@@ -25,6 +25,7 @@ UNKNOWN_AUTHOR = Who(name="unknown", origin="file")
 
 _COMPARED_BYTES_MAX = 4 * 1024 * 1024  # larger files are told by name only
 _SETTLE_TRIES_MAX = 20
+_RETRY_S = 1.0
 _SHOWN_MAX = 20  # findings in an event
 _FORGIVEN = 1  # entries: one that is taken out is nobody's half file
 _LOST_SHARE_MAX = 0.1
@@ -158,6 +159,7 @@ class Reloader(Generic[T]):
         self._waits_version = ""
         self._looking = trio.Lock()
         self._hint = trio.Event()
+        self._again = False
 
     @property
     def configuration(self) -> Configuration:
@@ -168,8 +170,9 @@ class Reloader(Generic[T]):
         """The files that are to be watched."""
         return files_of(self._running.configuration)
 
-    def hint(self) -> None:
-        """A file may have changed: it will be looked at, after a moment."""
+    def hint(self, *, again: bool = False) -> None:
+        """A file may have changed: it will be looked at, after a moment. `again`: see `look`."""
+        self._again = self._again or again
         self._hint.set()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -182,7 +185,13 @@ class Reloader(Generic[T]):
                 await trio.sleep(self.configuration.settings.reload.settle_s)
                 if not self._hint.is_set():
                     break
-            await self.look()
+            again, self._again = self._again, False
+            try:
+                await self.look(again=again)
+            except OperatorError:
+                # It could not be written down, of which the audit log has raised an alarm.
+                self._hint.set()
+                await trio.sleep(_RETRY_S)
 
     async def look(
         self, *, dry_run: bool = False, confirm: bool = False, again: bool = False
@@ -206,13 +215,13 @@ class Reloader(Generic[T]):
             try:
                 candidate, digests = await trio.to_thread.run_sync(self._candidate)
             except SettingsError as error:
-                return await self._refuse(error.findings, looked, dry_run=dry_run)
+                return await self._refuse(error.findings, looked, dry_run=dry_run, again=again)
             looked |= digests
             if candidate.configuration.version == self.configuration.version:
                 return self._unchanged()
             restart = self._needs_restart(self.configuration, candidate.configuration)
             if restart:
-                return await self._refuse(restart, looked, dry_run=dry_run)
+                return await self._refuse(restart, looked, dry_run=dry_run, again=again)
             return await self._take(
                 candidate, digests, looked=looked, dry_run=dry_run, confirm=confirm
             )
@@ -245,12 +254,13 @@ class Reloader(Generic[T]):
         looked: dict[Path, str],
         *,
         dry_run: bool,
+        again: bool,
     ) -> ReloadReport:
         errors = tuple(finding for finding in findings if finding.severity == "error")
         report = self._report("refused", "", findings=errors)
         if dry_run:
             return report
-        known = self._findings == errors
+        known = self._findings == errors and not again
         self._tried = looked
         self._findings, self._waits, self._waits_version = errors, (), ""
         if known:

@@ -133,10 +133,13 @@ class ChainWriter:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            holder = os.pread(self._lock, 20, 0).decode("ascii", "replace").strip()
             raise AuditFailed(
-                f"{self._folder}: another process writes this audit log; stop it first, or name"
-                " another folder under [audit]"
+                f"{self._folder}: another process ({holder or 'just starting'}) writes this audit"
+                " log, most likely a gateway on the same store: stop it first"
             ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
     def _go_on(self) -> str:
         files = chain_files(self._folder)

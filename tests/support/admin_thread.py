@@ -31,6 +31,18 @@ def a_status() -> Status:
         "node": "till-side",
         "version": "0.1.0",
         "config_version": "c0ffee",
+        "configuration": {
+            "version": "c0ffee",
+            "since": "2026-01-01T00:00:00.000Z",
+            "reloads": 0,
+            "refused": [],
+            "refused_since": "",
+            "waits": [],
+            "waits_version": "",
+        },
+        "approvals_waiting": 0,
+        "audit_sequence": 12,
+        "audit_sha256": "abababababababababababababababababababababababababababababababab",
         "started": "2026-01-01T00:00:00.000Z",
         "uptime_s": 93_784.2,
         "listeners": [
