@@ -11,7 +11,7 @@ ACQUIRER ?=
 SEEDS ?= 500
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format simulate demo chaos chaos-faults chaos-long failover bench bench-setup lock clean
+.PHONY: help run test check format simulate demo chaos chaos-faults chaos-long failover bench bench-setup bench-policy lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench-setup: $(VENV)/.runtime ## Make the certificates that the benchmark's term
 
 bench: $(VENV)/.runtime ## Measure the gateway with isoload, if that is there.
 	@$(BIN)/python -m loadtest.bench --isoload $(ISOLOAD)
+
+bench-policy: $(VENV)/.runtime ## Load a million blocked cards and 100,000 BIN ranges, and ask for some.
+	@$(BIN)/python -m loadtest.bench_policy
 
 lock: ## Pin and hash the requirements anew (needs uv).
 	for set in runtime dev; do \

@@ -9,6 +9,7 @@ A problem never repeats what stands in the line: it could be a card number.
 
 from __future__ import annotations
 
+import itertools
 import re
 from array import array
 from bisect import insort
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from datetime import date, tzinfo
 from io import BytesIO
 from ipaddress import ip_network
+from operator import eq
 from typing import TypeVar
 
 from gateway.policy.blocklists import (
@@ -34,6 +36,8 @@ from gateway.policy.blocklists import (
 from gateway.policy.calendars import last_instant_ms
 from gateway.policy.card_numbers import holds_card_number
 
+_WORD = (1 << 64) - 1
+_INDEX = (1 << 32) - 1
 E = TypeVar("E", Names, Cards, Bins, Networks)
 
 # Codes that say no, and may be said of a card: to be extended with the acquirer's agreement.
@@ -271,9 +275,8 @@ class _Reader:
         try:
             self._read(line, raw.strip())
         except _Wrong as wrong:
-            if holds_card_number(raw.decode("utf-8", "replace")):
-                wrong = _Wrong(*_CARD_NUMBER)
-            self.wrong(line, wrong.problem, wrong.remedy)
+            is_card = holds_card_number(raw.decode("utf-8", "replace"))
+            self.wrong(line, *(_CARD_NUMBER if is_card else (wrong.problem, wrong.remedy)))
 
     def _read(self, line: int, raw: bytes) -> None:
         if not raw:
@@ -424,19 +427,17 @@ class _Reader:
         details = list(self._details)
         for version, numbers in self._numbers.items():
             numbers.sort()
-            highs, lows = array("Q"), array("Q")
-            lines, kinds = array("I"), array("I")
-            before = -1
-            for number in numbers:
-                index, token = number & 0xFFFF_FFFF, number >> 32
-                if token == before:
-                    self._say_twice(lines[-1], self._lines[index])
-                before = token
-                highs.append(token >> 64)
-                lows.append(token & 0xFFFF_FFFF_FFFF_FFFF)
-                lines.append(self._lines[index])
-                kinds.append(self._kinds[index])
+            highs = array("Q", [number >> 96 for number in numbers])
+            lows = array("Q", [number >> 32 & _WORD for number in numbers])
+            lines = array("I", [self._lines[number & _INDEX] for number in numbers])
+            kinds = array("I", [self._kinds[number & _INDEX] for number in numbers])
             numbers.clear()
+            # Where the upper words are equal, which by chance they never are, a token is twice.
+            for index in itertools.compress(
+                itertools.count(1), map(eq, highs, itertools.islice(highs, 1, None))
+            ):
+                if lows[index] == lows[index - 1]:
+                    self._say_twice(lines[index - 1], lines[index])
             tables[version] = CardTable(highs, lows, Entries(self._file, lines, kinds, details))
         return Cards(tables)
 
