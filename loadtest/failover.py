@@ -462,7 +462,8 @@ class _Run:
         measured_to_s = times.start_s + times.measured_s
         counted = partial(self._purchases, crowd, sick_s=times.sick_s)
         sick_at_s, healed_at_s = times.sick_s - times.start_s, times.healed_s - times.start_s
-        heard = listen(self._log, [name], from_ms=times.start_ms + 1000 * sick_at_s)
+        end_ms = times.start_ms + 1000 * (times.end_s - times.start_s)
+        heard = listen(self._log, [name], from_ms=times.start_ms + 1000 * sick_at_s, to_ms=end_ms)
         taken = read_taken(self._store, zero_ms=times.start_ms)
         end_at_s = times.end_s - times.start_s
         lags_ms = sorted(1000 * lag_s for lag_s in crowd.lags_s)
@@ -486,6 +487,7 @@ class _Run:
                 self._log,
                 [peer.name for peer in peers if peer not in sick],
                 from_ms=times.start_ms,
+                to_ms=end_ms,
             ).suspicions,
         )
         _take(result, heard)

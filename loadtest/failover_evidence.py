@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +112,8 @@ class Heard:
     suspected_after_s: float | None
 
 
-def listen(log: Path, upstreams: Sequence[str], *, from_ms: float) -> Heard:
-    """Reads a log of JSON lines; those it cannot read are not the subject."""
+def listen(log: Path, upstreams: Sequence[str], *, from_ms: float, to_ms: float = inf) -> Heard:
+    """Reads a log of JSON lines, from one moment to another; what it cannot read is no subject."""
     counts: Counter[str] = Counter()
     first: list[dict[str, Any]] = []
     suspected_s: float | None = None
@@ -121,7 +122,7 @@ def listen(log: Path, upstreams: Sequence[str], *, from_ms: float) -> Heard:
         name = event["event"]
         of = str(event.get("upstream") or event.get("link", "")).partition("/")[0]
         at_s = round((_wall_ms(event["time"]) - from_ms) / 1000, 3)
-        if of not in upstreams or at_s < 0:
+        if of not in upstreams or not 0 <= at_s <= (to_ms - from_ms) / 1000:
             continue
         counts[name] += 1
         if "suspect" in name or event.get("state") == "suspect":
