@@ -42,9 +42,11 @@ from gateway.transactions.originals import Originals
 from gateway.transactions.records import Records
 from gateway.transactions.recovery import recover
 from gateway.transactions.reversals import Reversals
-from gateway.upstreams.pool import Pool, Upstream
+from gateway.upstreams.budget import MoveBudget
+from gateway.upstreams.pool import Pool
+from gateway.upstreams.upstream import Upstream
 from gateway.wire.codec import Codec
-from gateway.wire.tls import ServerTls, ServerTlsFiles, client_context
+from gateway.wire.tls import ServerTls, ServerTlsFiles, calls_context, client_context
 
 _RECOVERY_RETRY_S = 1.0
 DESCRIPTORS_SPARE = 64  # beside terminals: links, store, log, admin
@@ -310,6 +312,12 @@ def _client_tls(configuration: Configuration, upstream: UpstreamSettings) -> ssl
     tls = upstream.tls
     if tls is None:
         return None
+    if upstream.listen is not None and tls.certificate and tls.key:
+        return calls_context(
+            configuration.resolve(tls.ca),
+            certificate=configuration.resolve(tls.certificate),
+            key=configuration.resolve(tls.key),
+        )
     return client_context(
         configuration.resolve(tls.ca),
         certificate=configuration.resolve(tls.certificate) if tls.certificate else None,
@@ -349,4 +357,9 @@ async def _pool(
             [(block.first, block.reserved_ms) for block in blocks], now_ms=clock.wall_ms()
         )
         upstreams.append(upstream)
-    return Pool(upstreams)
+    limits = configuration.settings.limits
+    return Pool(
+        upstreams,
+        groups=configuration.settings.groups,
+        moves=MoveBudget(per_s=limits.moves_per_s, share=limits.moves_share, now_s=0.0),
+    )

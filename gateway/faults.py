@@ -23,7 +23,7 @@ from gateway.store.store import (
     Transaction,
 )
 from gateway.transactions.reversals import Reversals
-from gateway.upstreams.pool import Upstream
+from gateway.upstreams.upstream import Upstream
 from gateway.wire.message import Kind, Message
 
 VARIABLE = "GATEWAY_TEST_FAULT"

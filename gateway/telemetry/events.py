@@ -54,8 +54,14 @@ class Event(StrEnum):
     LINK_UP = "link_up"
     LINK_DOWN = "link_down"
     LINK_FAILED = "link_failed"
+    LINK_SUSPECT = "link_suspect"
+    LINK_TRUSTED = "link_trusted"
     UPSTREAM_UP = "upstream_up"
     UPSTREAM_DOWN = "upstream_down"
+    UPSTREAM_SUSPECT = "upstream_suspect"
+    UPSTREAM_TRUSTED = "upstream_trusted"
+    UPSTREAM_PROBED = "upstream_probed"
+    UPSTREAM_CONTROLLED = "upstream_controlled"
     ANSWER_LATE = "answer_late"
     ANSWER_UNKNOWN = "answer_unknown"
     ANSWER_MISMATCHED = "answer_mismatched"
@@ -105,7 +111,9 @@ _OTHER_LEVELS = {
         Event.REVERSAL_OWED,
         Event.LINK_DOWN,
         Event.LINK_FAILED,
+        Event.LINK_SUSPECT,
         Event.UPSTREAM_DOWN,
+        Event.UPSTREAM_SUSPECT,
         Event.ANSWER_LATE,
         Event.ANSWER_UNKNOWN,
         Event.ANSWER_MISMATCHED,

@@ -9,7 +9,9 @@ reversal, or what its kind allows, on disk, before the terminal is told no.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+
+import trio
 
 from gateway.clock import Clock
 from gateway.errors import InDoubt, KeyUnavailable, NotSent, StoreError
@@ -36,8 +38,9 @@ from gateway.transactions.takebacks import TakeBacks
 from gateway.transactions.version import Version
 from gateway.upstreams.adaptation import CannotAdapt
 from gateway.upstreams.conditions import subject_of
-from gateway.upstreams.pool import Pool, Upstream
+from gateway.upstreams.pool import Pool
 from gateway.upstreams.routing import Router
+from gateway.upstreams.upstream import Upstream
 from gateway.wire.message import (
     ADVICE_KINDS,
     FOLLOWING_KINDS,
@@ -263,22 +266,21 @@ class Flow:
         self,
         request: Request,
         draft: Transaction,
-        upstreams: Iterable[Upstream],
+        upstreams: Sequence[Upstream],
         message: Message | None = None,
         *,
         why: str = "routes",
     ) -> Reply:
         """Take a request to the first upstream that it can be sent to, and to no other after."""
         message = message or request.message
+        unfit = {one.name: one.adaptation.refusal(message) for one in upstreams}
+        fit = [one for one in upstreams if not unfit[one.name]]
+        self._pool.moves.served()
         intended = False
-        last: Upstream | None = None
-        for upstream in upstreams:
-            unfit = upstream.adaptation.refusal(message)
-            if unfit:
-                why = unfit
-                continue
-            last = last or upstream
-            stan = upstream.take_stan() if upstream.ready else None
+        for upstream in self._pool.candidates(fit):
+            if intended and not self._pool.moves.take(trio.current_time()):
+                break  # Whatever failed under this load must not have the next one fail too.
+            stan = upstream.take_stan()
             if stan is None:
                 continue
             outgoing = self._outgoing(draft, message, upstream, stan)
@@ -306,12 +308,28 @@ class Flow:
                 return await self._outcomes.in_doubt(request, draft)
             answer = upstream.adaptation.incoming(answer, request=outgoing, sent=sent)
             return await self._outcomes.answered(request, draft, upstream, answer)
+        if not fit:
+            why = next(reversed(unfit.values()), why)
+        return await self._untaken(request, draft, fit, message, intended=intended, why=why)
+
+    async def _untaken(
+        self,
+        request: Request,
+        draft: Transaction,
+        upstreams: Sequence[Upstream],
+        message: Message,
+        *,
+        intended: bool,
+        why: str,
+    ) -> Reply:
+        """No upstream takes it now: at once, without a queue, its terminal is told so."""
         keeps = request.version.policy.keeps_advices(request.device.profile)
-        if keeps and request.kind in ADVICE_KINDS and last is not None:
-            return await self._keep_advice(request, draft, last, message, intended=intended)
+        if keeps and request.kind in ADVICE_KINDS and upstreams:
+            return await self._keep_advice(request, draft, upstreams[0], message, intended=intended)
+        reason = Reason.OVERLOAD if self._pool.any_full(upstreams) else Reason.NO_UPSTREAM
         if intended:
-            return await self._outcomes.nothing_sent(request, draft, Reason.NO_UPSTREAM)
-        return await self._refuse_new(request, draft, Reason.NO_UPSTREAM, why)
+            return await self._outcomes.nothing_sent(request, draft, reason)
+        return await self._refuse_new(request, draft, reason, why)
 
     async def _keep_advice(
         self,

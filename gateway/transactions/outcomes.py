@@ -15,7 +15,8 @@ from gateway.transactions.records import Records
 from gateway.transactions.request import Reply, Request
 from gateway.transactions.reversals import Reversals
 from gateway.transactions.states import Happening, after
-from gateway.upstreams.pool import Pool, Upstream
+from gateway.upstreams.pool import Pool
+from gateway.upstreams.upstream import Upstream
 from gateway.wire.message import ADVICE_KINDS, REVERSIBLE_KINDS, VOID_KINDS, Kind, Message
 
 

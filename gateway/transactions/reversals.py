@@ -29,7 +29,8 @@ from gateway.transactions.originals import issues_rrn
 from gateway.transactions.records import Records
 from gateway.transactions.states import Happening, after
 from gateway.upstreams.adaptation import CannotAdapt
-from gateway.upstreams.pool import Pool, Upstream
+from gateway.upstreams.pool import Pool
+from gateway.upstreams.upstream import Upstream
 from gateway.wire.message import ADVICE_KINDS, REVERSIBLE_KINDS, Kind, Message, repeat_mti
 
 _DONE = "00"

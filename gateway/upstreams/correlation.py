@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -135,6 +136,10 @@ class PendingTable:
             return Match.MISMATCHED
         self._remove(pending)
         return pending
+
+    def asked_s(self) -> Iterator[float]:
+        """When each request was asked, the oldest first."""
+        return (pending.asked_s for pending in self._pending.values())
 
     def next_deadline_s(self) -> float | None:
         """When the first request expires; None while nothing is pending."""

@@ -1,34 +1,52 @@
-"""One connection to an upstream: one writer task, one reader task, a table of pending requests."""
+"""One link of an upstream: lives by the table of `protocol`, and is judged by `link_health`."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 from math import inf
 from typing import NoReturn, Protocol
 
-import outcome
 import trio
 
-from gateway.errors import EncodeError, FrameError, InDoubt, NotSent, ParseError
+from gateway.clock import Clock, utc
+from gateway.errors import NotSent
 from gateway.settings.schema import Upstream as UpstreamSettings
 from gateway.telemetry.events import Emit, Event
-from gateway.upstreams.correlation import Match, Pending, PendingTable
+from gateway.upstreams.channel import Channel, Wire, network_answer
+from gateway.upstreams.correlation import Pending
+from gateway.upstreams.health import Health
+from gateway.upstreams.latencies import Latencies
+from gateway.upstreams.link_health import LinkHealth
+from gateway.upstreams.network import NetworkMessages, accepted
+from gateway.upstreams.protocol import CONNECTED, LinkEvent, LinkLife, LinkState
 from gateway.wire.codec import Codec
-from gateway.wire.framing import FrameReader, FramingSpec, encode_frame
-from gateway.wire.message import RESPONSE_CODE, Message, response_mti
+from gateway.wire.message import Kind, Message
 
 Connect = Callable[[], Awaitable[trio.abc.Stream]]
+# Sends a network message and returns its answer; None: there was none in time.
+AskNetwork = Callable[[Message], Awaitable[Message | None]]
+# Agrees on new working keys over a link; returns whether there are some.
+AgreeKeys = Callable[[AskNetwork], Awaitable[bool]]
+
+_APPROVED = "00"
+_NOT_SUPPORTED = "40"
+_STANS = 1_000_000
+
+S, E = LinkState, LinkEvent
 
 
 class LinkOwner(Protocol):
     """What a link reports to: its upstream."""
 
-    def link_changed(self) -> None:
-        """The link came up or went down."""
+    def link_changed(self, link: Link) -> None:
+        """Its life or its health took another state."""
         ...
 
-    def gave_up(self, pending: Pending) -> None:
+    def link_lost(self, link: Link, *, in_doubt: int, silent: bool, why: str) -> None:
+        """Its connection ended with so many requests in doubt."""
+        ...
+
+    def gave_up(self, pending: Pending, *, timed_out: bool) -> None:
         """A request that may have been sent is no longer waited for."""
         ...
 
@@ -44,7 +62,8 @@ class LinkOwner(Protocol):
 class Link:
     """Keeps one connection up and multiplexes requests over it.
 
-    `connect` opens the stream, TLS included, and raises OSError or trio's stream errors.
+    `connect` opens the stream, TLS included, and raises OSError or trio's stream errors; where the
+    acquirer calls us it waits for the call, so that no time is set for it.
     """
 
     def __init__(
@@ -55,239 +74,314 @@ class Link:
         codec: Codec,
         connect: Connect,
         owner: LinkOwner,
+        latencies: Latencies,
+        clock: Clock,
         emit: Emit,
         random: Callable[[], float],
+        agree_keys: AgreeKeys | None = None,
     ) -> None:
         self.name = name
-        self.state = "down"
-        self.since_s = 0.0
         self._settings = settings
-        self._codec = codec
-        self._framing = FramingSpec(**settings.framing.model_dump())
-        self._tpdu = bytes.fromhex(settings.tpdu) if settings.framing.tpdu else b""
-        self._header = bytes.fromhex(settings.header)
+        self._wire = Wire(settings, codec)
+        self._network = NetworkMessages(settings.network)
         self._connect = connect
+        self._connect_s = inf if settings.listen else settings.connect_s
         self._owner = owner
+        self._clock = clock
         self._emit = emit
         self._random = random
-        self._pending = PendingTable(count_max=settings.pending_per_link_max)
-        self._outbox: deque[tuple[Pending | None, bytes]] = deque()
-        self._writer: trio.lowlevel.Task | None = None  # parked while the outbox is empty
-        self._clock_set_to_s = inf  # when `_expire` looks next
-        self._clock_wanted = trio.Event()  # set when that is too late
+        self._agree_keys = agree_keys
+        self.life = LinkLife(
+            backoff=settings.backoff,
+            sign_on=settings.network.sign_on,
+            keys=agree_keys is not None,
+            prove=settings.network.prove,
+            now_s=0.0,
+        )
+        self.health = LinkHealth(
+            settings.health,
+            latencies,
+            echoes=settings.network.echo,
+            changed=self._health_changed,
+        )
+        self._channel: Channel | None = None
+        self._step = trio.CancelScope()  # what is done in the present state of its life
+        self._proved_in_s: float | None = None
+        self._silenced = False  # its health ends this connection
+        self._look_s = inf  # when to look at its health next
+        self._looks_set_to_s = inf
+        self._look_wanted = trio.Event()
+        self._network_stan = 0
+
+    # --- asking ---------------------------------------------------------------------------
+
+    @property
+    def up(self) -> bool:
+        """Whether requests may be sent over it."""
+        return self.life.state is S.READY
 
     @property
     def ready(self) -> bool:
-        return self.state == "up" and not self._pending.full
+        """Whether one more may be."""
+        return self.life.state is S.READY and self._channel is not None and not self._channel.full
 
     @property
     def pending(self) -> int:
-        return len(self._pending)
-
-    # --- asking ---------------------------------------------------------------------------
+        return 0 if self._channel is None else self._channel.pending
 
     async def ask(self, request: Message, *, transaction_id: int, answer_s: float) -> Message:
         """Send a request and return its answer, which may take `answer_s`.
 
         Raises NotSent where no byte of it can have left, and InDoubt where some may have.
         """
-        if not self.ready:
-            raise NotSent(f"link {self.name} is {self.state} or full")
-        try:
-            frame = self._frame(request)
-        except (EncodeError, FrameError) as error:
-            raise NotSent(f"cannot be written for link {self.name}: {error}") from error
-        pending = Pending(
-            request,
-            transaction_id=transaction_id,
-            asked_s=trio.current_time(),
-            wait_s=answer_s,
-        )
-        self._pending.add(pending)
-        if pending.deadline_s < self._clock_set_to_s:
-            self._clock_wanted.set()
-        pending.waiter = trio.lowlevel.current_task()
-        self._post(pending, frame)
-        answer: Message = await trio.lowlevel.wait_task_rescheduled(
-            lambda _: self._abandon(pending)
-        )
-        return answer
+        channel = self._channel
+        if channel is None or self.life.state is not S.READY:
+            raise NotSent(f"link {self.name} is {self.life.state}")
+        if self.health.idle:
+            self.health.idle = False
+            self._look_at(trio.current_time() + self.health.patience_s)
+        return await channel.ask(request, transaction_id=transaction_id, answer_s=answer_s)
 
-    def _frame(self, message: Message) -> bytes:
-        return encode_frame(self._framing, self._codec.encode(message), self._tpdu, self._header)
+    # --- its life -------------------------------------------------------------------------
 
-    def _abandon(self, pending: Pending) -> trio.lowlevel.Abort:
-        """The node stops hard with this request under way: recovery will owe what it is owed."""
-        pending.waiter = None
-        self._pending.discard(pending)
-        if pending.handed:
-            self._owner.gave_up(pending)
-        return trio.lowlevel.Abort.SUCCEEDED
+    def steer(self, event: LinkEvent) -> None:
+        """Something happened, or an operator wants something: the next state begins at once."""
+        before = self.life.state
+        self.life.handle(event, trio.current_time())
+        now = self.life.state
+        if now is before:
+            return
+        self._step.cancel()
+        # Of a connection's end the upstream hears when it is known what it cost.
+        if now in CONNECTED or before not in CONNECTED:
+            self._owner.link_changed(self)
 
-    def _post(self, pending: Pending | None, frame: bytes) -> None:
-        self._outbox.append((pending, frame))
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
-            trio.lowlevel.reschedule(writer)
-
-    @staticmethod
-    def _wake(pending: Pending, result: outcome.Value[Message] | outcome.Error) -> None:
-        if pending.waiter is not None:
-            task, pending.waiter = pending.waiter, None
-            trio.lowlevel.reschedule(task, result)
-
-    # --- the life of the connection -------------------------------------------------------
-
-    async def run(self) -> NoReturn:
-        """Connect, serve, and connect again with backoff and full jitter, until cancelled."""
-        backoff_s = self._settings.backoff.first_s
+    async def run(self, *, start: bool = True) -> NoReturn:
+        """Live until cancelled; where it is not to start, it waits for an operator."""
+        if start:
+            self.steer(E.START)
         while True:
-            self._become("connecting")
-            try:
-                with trio.fail_after(self._settings.connect_s):
-                    stream = await self._connect()
-            except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
-                reason = "no connection in time" if isinstance(error, trio.TooSlowError) else error
-                self._emit(Event.LINK_FAILED, link=self.name, reason=str(reason) or "refused")
-            else:
-                connected_s = trio.current_time()
-                reason_lost = await self._serve(stream)
-                self._emit(Event.LINK_DOWN, link=self.name, reason=reason_lost)
-                if trio.current_time() - connected_s > self._settings.backoff.max_s:
-                    backoff_s = self._settings.backoff.first_s
-            self._become("backoff")
-            await trio.sleep(backoff_s * self._random())
-            backoff_s = min(backoff_s * 2, self._settings.backoff.max_s)
+            stream: trio.abc.Stream | None = None
+            with trio.CancelScope() as self._step:
+                stream = await self._unconnected()
+            if stream is not None:
+                await self._connected(stream)
 
-    async def _serve(self, stream: trio.abc.Stream) -> str:
-        """Exchange messages until the connection ends; returns why it did."""
-        reason = "closed by the upstream"
+    async def _unconnected(self) -> trio.abc.Stream | None:
+        """Do what the present state wants; returns the stream where it is connected now."""
+        match self.life.state:
+            case S.CONNECTING:
+                return await self._dial()
+            case S.BACKOFF:
+                await trio.sleep(self.life.wait_s(self._random()))
+                self.steer(E.WAIT_OVER)
+            case _:
+                await trio.sleep_forever()
+        return None
+
+    async def _dial(self) -> trio.abc.Stream | None:
         try:
-            self._become("up")
-            self._emit(Event.LINK_UP, link=self.name)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write, stream, nursery.cancel_scope)
-                nursery.start_soon(self._expire)
-                try:
-                    await self._read(stream)
-                except FrameError as error:
-                    reason = f"the stream cannot be cut into frames: {error}"
-                except trio.BrokenResourceError as error:
-                    reason = str(error) or "connection lost"
-                except trio.ClosedResourceError:
-                    reason = "the upstream did not take what was sent"
-                nursery.cancel_scope.cancel()
+            with trio.fail_after(self._connect_s):
+                return await self._connect()
+        except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
+            reason = "no connection in time" if isinstance(error, trio.TooSlowError) else error
+            self._emit(Event.LINK_FAILED, link=self.name, reason=str(reason) or "refused")
+            self.steer(E.CONNECT_FAILED)
+        return None
+
+    async def _connected(self, stream: trio.abc.Stream) -> None:
+        """Live over one connection until it ends, or is to end."""
+        channel = self._channel = Channel(
+            self.name,
+            stream,
+            settings=self._settings,
+            wire=self._wire,
+            owner=self,
+            emit=self._emit,
+        )
+        try:
+            if self.life.state is S.CONNECTING:
+                self.steer(E.CONNECTED)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._until_closed, channel, nursery.cancel_scope)
+                    nursery.start_soon(self._watch, channel)
+                    while self.life.state in CONNECTED:
+                        with trio.CancelScope() as self._step:
+                            await self._take_step(channel)
+                    if channel.why_ended == "":
+                        channel.why_ended = f"{self.life.state} now"
+                    nursery.cancel_scope.cancel()
         finally:
-            self._become("down")
-            self._release_all()
-            with trio.move_on_after(1, shield=True):
-                await trio.aclose_forcefully(stream)
-        return reason
+            self._channel = None
+            await self._end(channel)
 
-    def _become(self, state: str) -> None:
-        self.state = state
-        self.since_s = trio.current_time()
-        self._owner.link_changed()
-
-    def _release_all(self) -> None:
-        """Tell each waiting request what is known: nothing of it left, or perhaps some did."""
-        self._outbox.clear()
-        for pending in self._pending.clear():
-            if pending.handed:
-                self._owner.gave_up(pending)
-                self._wake(pending, outcome.Error(InDoubt(f"link {self.name} was lost")))
-            else:
-                self._wake(pending, outcome.Error(NotSent(f"link {self.name} was lost")))
-
-    async def _write(self, stream: trio.abc.Stream, scope: trio.CancelScope) -> None:
-        """The writer task: everything that is queued goes out with one send."""
-        with trio.CancelScope() as sending:
-            while True:
-                while not self._outbox:
-                    self._writer = trio.lowlevel.current_task()
-                    await trio.lowlevel.wait_task_rescheduled(self._writer_leaves)
-                frames = []
-                for pending, frame in self._outbox:
-                    if pending is not None:
-                        # From here on some bytes may have left, whatever the send reports.
-                        pending.handed = True
-                    frames.append(frame)
-                self._outbox.clear()
-                sending.deadline = trio.current_time() + self._settings.send_s
-                try:
-                    await stream.send_all(frames[0] if len(frames) == 1 else b"".join(frames))
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    break
-                sending.deadline = float("inf")
-        # A send that failed or took too long leaves the stream unusable.
-        await trio.aclose_forcefully(stream)
+    async def _until_closed(self, channel: Channel, scope: trio.CancelScope) -> None:
+        await channel.run()
+        self.steer(E.CLOSED)
         scope.cancel()
 
-    def _writer_leaves(self, _: object) -> trio.lowlevel.Abort:
-        self._writer = None
-        return trio.lowlevel.Abort.SUCCEEDED
+    async def _end(self, channel: Channel) -> None:
+        """The connection is over: say what became of what was pending on it."""
+        self._look_s = inf
+        silent = self._silenced
+        self._silenced = False
+        in_doubt = await channel.end()
+        why = channel.why_ended
+        if silent:
+            why = self.health.why
+        elif self.health.state is not Health.DOWN:
+            self.health.lost(trio.current_time(), why)
+        self._emit(Event.LINK_DOWN, link=self.name, reason=why, in_doubt=in_doubt)
+        self._owner.link_lost(self, in_doubt=in_doubt, silent=silent, why=why)
 
-    async def _read(self, stream: trio.abc.Stream) -> None:
-        """The reader task: cut, decode and match what the upstream sends."""
-        reader = FrameReader(self._framing)
-        decode = self._codec.decode
-        while True:
-            data = await stream.receive_some(65_536)
-            if not data:
-                return
-            for frame in reader.feed(bytes(data)):
-                try:
-                    message = decode(frame.body)
-                except ParseError as error:
-                    # The frames around it are sound: only who waits for this one loses.
-                    self._emit(Event.MESSAGE_REJECTED, link=self.name, reason=str(error))
-                else:
-                    self._take(message)
-            if reader.error is not None:
-                raise FrameError(str(reader.error))
+    async def _take_step(self, channel: Channel) -> None:
+        """Do what the present state of a connected link wants."""
+        match self.life.state:
+            case S.SIGNING_ON:
+                answer = await self._ask(channel, self._request(Kind.SIGN_ON))
+                self._tell(answer, yes=E.SIGNED_ON, no=E.SIGN_ON_REFUSED)
+            case S.AGREEING_KEYS:
+                await self._agree(channel)
+            case S.PROVING:
+                asked_s = trio.current_time()
+                answer = await self._ask(channel, self._request(Kind.ECHO))
+                self._proved_in_s = trio.current_time() - asked_s
+                self.steer(E.ECHO_ANSWERED if answer is not None else E.NETWORK_TIMEOUT)
+            case S.READY:
+                self._open()
+                await trio.sleep_forever()
+            case S.SIGNED_OFF:
+                await trio.sleep(self.life.wait_s(self._random()))
+                self.steer(E.WAIT_OVER)
+            case S.DRAINING:
+                await channel.until_empty()
+                self.steer(E.DRAINED)
+            case S.SIGNING_OFF:
+                answer = await self._ask(channel, self._request(Kind.SIGN_OFF))
+                self.steer(E.SIGN_OFF_ANSWERED if answer is not None else E.NETWORK_TIMEOUT)
+            case _:
+                await trio.lowlevel.checkpoint()
 
-    def _take(self, message: Message) -> None:
-        if message.is_request:
-            self._answer_upstream(message)
-            return
-        matched = self._pending.match(message)
-        if isinstance(matched, Pending):
-            self._owner.answered(trio.current_time() - matched.asked_s)
-            self._wake(matched, outcome.Value(message))
-        elif matched is Match.MISMATCHED:
-            self._emit(
-                Event.ANSWER_MISMATCHED,
-                link=self.name,
-                mti=message.mti,
-                stan=message.stan,
-                terminal=message.terminal_id,
-            )
+    def _open(self) -> None:
+        """Take requests from now on."""
+        now_s = trio.current_time()
+        self.health.ready(now_s, proved_in_s=self._proved_in_s)
+        self._proved_in_s = None
+        self._look_at(now_s)
+        self._emit(Event.LINK_UP, link=self.name)
+        self._owner.link_changed(self)
+
+    async def _agree(self, channel: Channel) -> None:
+        agreed = False
+        if self._agree_keys is not None:
+            agreed = await self._agree_keys(lambda message: self._ask(channel, message))
+        self.steer(E.KEYS_AGREED if agreed else E.KEYS_REFUSED)
+
+    def _tell(self, answer: Message | None, *, yes: LinkEvent, no: LinkEvent) -> None:
+        if answer is None:
+            self.steer(E.NETWORK_TIMEOUT)
+        elif accepted(answer):
+            self.steer(yes)
         else:
-            self._owner.unmatched(message, self.name)
+            self._emit(
+                Event.LINK_FAILED, link=self.name, reason=f"{no}: code {answer.response_code}"
+            )
+            self.steer(no)
 
-    def _answer_upstream(self, message: Message) -> None:
-        """Answer the network messages an acquirer starts, an echo among them; note the rest."""
-        self._emit(Event.UPSTREAM_REQUEST, link=self.name, mti=message.mti, stan=message.stan)
-        if message.mti[1] == "8" and message.mti[2] == "0":
-            answer = message.changed({RESPONSE_CODE: "00"}, mti=response_mti(message.mti))
-            self._post(None, self._frame(answer))
+    async def _ask(self, channel: Channel, request: Message) -> Message | None:
+        """The answer to a network message of ours, or None where there is none in time."""
+        answers: list[Message] = []
+        came = trio.Event()
 
-    async def _expire(self) -> None:
-        """Give up the requests whose answer has not come in time."""
+        def on_answer(message: Message) -> None:
+            answers.append(message)
+            came.set()
+
+        channel.ask_network(request, on_answer)
+        with trio.move_on_after(self._settings.network.sign_on_s):
+            await came.wait()
+        return answers[0] if answers else None
+
+    def _request(self, kind: Kind) -> Message:
+        self._network_stan = self._network_stan % (_STANS - 1) + 1
+        transmitted = utc(self._clock.wall_ms()).strftime("%m%d%H%M%S")
+        return self._network.request(kind, stan=self._network_stan, transmitted=transmitted)
+
+    # --- its health -----------------------------------------------------------------------
+
+    def _look_at(self, when_s: float) -> None:
+        self._look_s = when_s
+        if when_s < self._looks_set_to_s:
+            self._look_wanted.set()
+
+    async def _watch(self, channel: Channel) -> None:
+        """Look at the link's health whenever the last look said so."""
         while True:
-            deadline_s = self._pending.next_deadline_s()
-            self._clock_set_to_s = inf if deadline_s is None else deadline_s
-            self._clock_wanted = trio.Event()
-            with trio.move_on_at(self._clock_set_to_s):
-                await self._clock_wanted.wait()
-            for pending in self._pending.expired(trio.current_time()):
-                # Not yet handed over after the whole time is still no byte sent.
-                if not pending.handed:
-                    self._unqueue(pending)
-                    self._wake(pending, outcome.Error(NotSent(f"link {self.name} is stuck")))
-                    continue
-                self._owner.gave_up(pending)
-                self._wake(pending, outcome.Error(InDoubt("no answer in time")))
+            self._looks_set_to_s = self._look_s
+            self._look_wanted = trio.Event()
+            with trio.move_on_at(self._looks_set_to_s):
+                await self._look_wanted.wait()
+            due_s = self._look_s
+            if trio.current_time() < due_s or self.life.state is not S.READY:
+                if self.life.state is not S.READY:
+                    self._look_s = inf  # `_open` sets it again
+                continue
+            # What has come but was not read yet shall count.
+            await trio.lowlevel.checkpoint()
+            self._look(channel, due_s)
 
-    def _unqueue(self, pending: Pending) -> None:
-        self._outbox = deque(entry for entry in self._outbox if entry[0] is not pending)
+    def _look(self, channel: Channel, due_s: float) -> None:
+        look = self.health.look(trio.current_time(), due_s=due_s, pending=channel.asked_s())
+        self._look_s = look.next_s
+        if look.echo:
+            channel.ask_network(self._request(Kind.ECHO), self._echo_answered)
+        if look.down:
+            self._silenced = True
+            self.steer(E.ECHO_FAILED)
+
+    def _echo_answered(self, _: Message) -> None:
+        self.health.echo_answered(trio.current_time())
+        self._look_at(trio.current_time())
+
+    def _health_changed(self, before: Health, now: Health, why: str) -> None:
+        if now is Health.SUSPECT:
+            self._emit(Event.LINK_SUSPECT, link=self.name, reason=why)
+        elif before is Health.SUSPECT and now is Health.UP:
+            self._emit(Event.LINK_TRUSTED, link=self.name, reason=why)
+        self._owner.link_changed(self)
+
+    # --- what its channel reports ---------------------------------------------------------
+
+    def gave_up(self, pending: Pending, *, timed_out: bool) -> None:
+        self._owner.gave_up(pending, timed_out=timed_out)
+
+    def unmatched(self, answer: Message) -> None:
+        self._owner.unmatched(answer, self.name)
+
+    def answered(self, asked_s: float, now_s: float) -> None:
+        if self.health.answered(asked_s, now_s):
+            self._look_at(now_s)
+        self._owner.answered(now_s - asked_s)
+
+    def asked_by_acquirer(self, message: Message) -> Message | None:
+        """Answer the network messages an acquirer starts, an echo among them; note the rest."""
+        purpose = self._network.purpose_of(message)
+        self._emit(
+            Event.UPSTREAM_REQUEST,
+            link=self.name,
+            mti=message.mti,
+            stan=message.stan,
+            purpose=purpose.value,
+        )
+        match purpose:
+            case Kind.ECHO | Kind.NETWORK:
+                return network_answer(message, _APPROVED)
+            case Kind.SIGN_ON:
+                self.steer(E.ACQUIRER_SIGNED_ON)
+                return network_answer(message, _APPROVED)
+            case Kind.SIGN_OFF:
+                self.steer(E.ACQUIRER_SIGNED_OFF)
+                return network_answer(message, _APPROVED)
+            case Kind.KEY_CHANGE:
+                return network_answer(message, _NOT_SUPPORTED)
+        return None

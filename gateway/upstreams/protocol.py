@@ -272,7 +272,7 @@ TRANSITIONS: dict[tuple[LinkState, LinkEvent], LinkState] = {
 
 # The steps of a new connection, in order; one that is not configured is passed over.
 _STEPS = (S.SIGNING_ON, S.AGREEING_KEYS, S.PROVING, S.READY)
-_CONNECTED = frozenset((*_STEPS, S.SIGNED_OFF, S.DRAINING, S.SIGNING_OFF))
+CONNECTED = frozenset((*_STEPS, S.SIGNED_OFF, S.DRAINING, S.SIGNING_OFF))
 _WAITING = frozenset((S.BACKOFF, S.SIGNED_OFF))
 
 _ON_ENTRY = {
@@ -372,7 +372,7 @@ def _actions(before: LinkState, event: LinkEvent, following: LinkState) -> Itera
     if before in _WAITING and event is not E.WAIT_OVER:
         yield Action.STOP_WAITING
     given_up = before is S.CONNECTING and event in (E.DRAIN, E.DISABLE)
-    left = before in _CONNECTED and following not in _CONNECTED and event is not E.CLOSED
+    left = before in CONNECTED and following not in CONNECTED and event is not E.CLOSED
     if given_up or left:
         yield Action.CLOSE
     if following in _ON_ENTRY:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import trio
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from gateway.wire.revocation import (
@@ -194,6 +195,30 @@ def client_context(
     if certificate is not None:
         _load_own(context, certificate, key or certificate)
     return context
+
+
+def calls_context(ca: Path, *, certificate: Path, key: Path) -> ssl.SSLContext:
+    """A context for calls from an upstream, which must show a certificate of `ca`.
+
+    Whose it is, is for the caller to see, by `names_of`. Raises CertificateUnusable.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _harden(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    _load_trusted(context, ca)
+    _load_own(context, certificate, key)
+    return context
+
+
+def names_of(certificate: bytes) -> frozenset[str]:
+    """The DNS names in a certificate (DER) and, where there are none, its subject common name."""
+    parsed = x509.load_der_x509_certificate(certificate)
+    try:
+        names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        common = parsed.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        return frozenset(str(one.value) for one in common)
+    return frozenset(names.get_values_for_type(x509.DNSName))
 
 
 def handshake_reason(error: BaseException) -> str:

@@ -220,6 +220,8 @@ class SimulatedAcquirer:
 
     def _answer(self, request: Message) -> Message:
         """Decide, and write it down."""
+        if request.mti[1] == "8":
+            return _answer_with(request, "00")  # an echo, a sign-on: no money in it
         answer = self._reverse(request) if request.mti[1] == "4" else self._decide(request)
         self._use(request)
         self._note(request, "decided", code=answer.response_code)

@@ -10,7 +10,7 @@ from gateway.store import rows
 from gateway.store.store import Transaction
 from gateway.store.writer import Ticket
 from gateway.transactions.reversals import Reversals
-from gateway.upstreams.pool import Upstream
+from gateway.upstreams.upstream import Upstream
 from tests.simulation.disk import SimulatedStore
 
 

@@ -38,8 +38,9 @@ from gateway.transactions.records import Records
 from gateway.transactions.recovery import recover
 from gateway.transactions.reversals import Reversals
 from gateway.upstreams.link import Connect
-from gateway.upstreams.pool import Pool, Upstream
+from gateway.upstreams.pool import Pool
 from gateway.upstreams.routing import Router
+from gateway.upstreams.upstream import Upstream
 from gateway.wire.codec import Codec
 from gateway.wire.dialect import shipped_dialects
 from gateway.wire.message import Kind

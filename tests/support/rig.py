@@ -17,7 +17,7 @@ from gateway.clock import VirtualClock
 from gateway.policy.decide import Policy
 from gateway.policy.permissions import Permissions
 from gateway.policy.response_codes import APPROVED, CodeSet
-from gateway.settings.schema import Backoff, Group, Member, Profile, Route
+from gateway.settings.schema import Backoff, Group, Health, Member, Network, Profile, Route
 from gateway.settings.schema import Upstream as UpstreamSettings
 from gateway.store.store import (
     Device,
@@ -35,8 +35,9 @@ from gateway.transactions.records import Records
 from gateway.transactions.recovery import recover
 from gateway.transactions.request import Reply, Request
 from gateway.transactions.reversals import Reversals
-from gateway.upstreams.pool import Pool, Upstream
+from gateway.upstreams.pool import Pool
 from gateway.upstreams.routing import Router
+from gateway.upstreams.upstream import Upstream
 from gateway.wire.message import Kind, Message, kind_of, repeat_mti
 from tests.support.acquirer import CODEC, FakeAcquirer
 from tests.support.fake_store import FakeStore
@@ -67,6 +68,18 @@ ALL = [
 ]
 
 
+# Never suspects, and hardly ejects: for tests of what becomes of a request, not of an upstream.
+PATIENT = Health(
+    suspect_min_s=3_600.0,
+    suspect_unknown_s=3_600.0,
+    timeouts_max=10_000,
+    answers_min=100_000,
+    eject_first_s=0.001,
+    eject_max_s=0.001,
+    slow_start_s=0.001,
+)
+
+
 def upstream_settings(name: str, **changes: Any) -> UpstreamSettings:
     values: dict[str, Any] = {
         "name": name,
@@ -75,6 +88,8 @@ def upstream_settings(name: str, **changes: Any) -> UpstreamSettings:
         "plain": True,
         "answer_s": 5.0,
         "late_max_s": 30.0,
+        "network": Network(echo=False, prove=False),
+        "health": PATIENT,
         "backoff": Backoff(first_s=0.1, max_s=1.0),
         "reversal_backoff": Backoff(first_s=1.0, max_s=8.0),
         "reversal_attempts_max": 4,

@@ -19,6 +19,7 @@ from gateway.telemetry.events import Event
 from gateway.transactions import images
 from gateway.transactions.recovery import recover
 from gateway.transactions.request import Reply
+from gateway.upstreams.protocol import LinkState
 from gateway.wire.message import Message
 from tests.support.acquirer import approve, silent, with_code
 from tests.support.fake_store import FakeStore
@@ -157,7 +158,7 @@ async def test_a_link_that_fills_up_moves_the_intent_before_it_is_sent() -> None
 
         def take_and_lose() -> int | None:
             for link in upstream.links:
-                link.state = "down"
+                link.life.state = LinkState.BACKOFF
             return stan()
 
         upstream.take_stan = take_and_lose  # type: ignore[method-assign]

@@ -11,6 +11,7 @@ import trio.testing
 from gateway.clock import VirtualClock
 from gateway.store.store import Device, State
 from gateway.telemetry.events import Event
+from gateway.upstreams.protocol import LinkState
 from gateway.wire.message import Kind, Message
 from tests.support.acquirer import approve, silent, with_code
 from tests.support.fake_store import FakeStore
@@ -133,7 +134,7 @@ async def test_one_that_moved_to_another_upstream_before_it_was_sent_stays_there
 
         def take_and_lose() -> int | None:
             for link in made.pool["a"].links:
-                link.state = "down"
+                link.life.state = LinkState.BACKOFF
             return take_stan()
 
         made.pool["a"].take_stan = take_and_lose  # type: ignore[method-assign]
@@ -154,7 +155,7 @@ async def test_one_that_neither_upstream_could_be_sent_is_kept_for_the_last(
 
             def take_and_lose(upstream=upstream, take=upstream.take_stan):  # type: ignore[no-untyped-def]
                 for link in upstream.links:
-                    link.state = "down"
+                    link.life.state = LinkState.BACKOFF
                 return take()
 
             upstream.take_stan = take_and_lose  # type: ignore[method-assign]

@@ -10,7 +10,8 @@ from gateway.clock import VirtualClock
 from gateway.errors import StoreError
 from gateway.store.store import State
 from gateway.transactions.recovery import recover
-from gateway.upstreams.pool import Upstream
+from gateway.upstreams.protocol import LinkState
+from gateway.upstreams.upstream import Upstream
 from gateway.wire.message import Message
 from tests.support.acquirer import Script, approve, silent, with_code
 from tests.support.fake_store import FakeStore
@@ -33,7 +34,7 @@ def full_when_asked(upstream: Upstream) -> None:
 
     def take_and_lose() -> int | None:
         for link in upstream.links:
-            link.state = "down"
+            link.life.state = LinkState.BACKOFF
         return take_stan()
 
     upstream.take_stan = take_and_lose  # type: ignore[method-assign]

@@ -13,6 +13,7 @@ from gateway.clock import VirtualClock
 from gateway.store.store import Reroute, State
 from gateway.transactions.duplicates import Exchange
 from gateway.transactions.request import Reply
+from gateway.upstreams.protocol import LinkState
 from gateway.wire.message import Message
 from tests.support.acquirer import FakeAcquirer, approve, silent
 from tests.support.fake_store import FakeStore
@@ -406,7 +407,7 @@ async def test_a_store_that_fails_while_the_route_changes_leaves_no_intent_witho
 
         def take_and_lose() -> int | None:
             for link in made.pool["a"].links:
-                link.state = "down"
+                link.life.state = LinkState.BACKOFF
             return take_stan()
 
         made.pool["a"].take_stan = take_and_lose  # type: ignore[method-assign]

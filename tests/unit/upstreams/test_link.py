@@ -10,15 +10,18 @@ import pytest
 import trio
 import trio.testing
 
+from gateway.clock import VirtualClock
 from gateway.errors import InDoubt, NotSent
-from gateway.settings.schema import Backoff, Upstream
+from gateway.settings.schema import Backoff, Network, Upstream
 from gateway.telemetry.events import Event
 from gateway.upstreams.correlation import Pending
+from gateway.upstreams.latencies import Latencies
 from gateway.upstreams.link import Link
 from gateway.wire.codec import Codec
 from gateway.wire.dialect import shipped_dialects
 from gateway.wire.framing import FrameReader, FramingSpec, encode_frame
 from gateway.wire.message import Message, response_mti
+from tests.support.rig import PATIENT
 
 CODEC = Codec(shipped_dialects()["iso87_ascii"])
 SPEC = FramingSpec()
@@ -31,6 +34,8 @@ SETTINGS = Upstream(
     send_s=2.0,
     connect_s=1.0,
     pending_per_link_max=3,
+    network=Network(echo=False, prove=False),
+    health=PATIENT,
     backoff=Backoff(first_s=1.0, max_s=4.0),
 )
 
@@ -79,6 +84,8 @@ class Rig:
     given_up: list[Pending] = field(default_factory=list)
     strays: list[Message] = field(default_factory=list)
     refuse: bool = False
+    states: list[str] = field(default_factory=list)
+    lost: list[tuple[int, bool, str]] = field(default_factory=list)
     attempts_s: list[float] = field(default_factory=list)
 
     def names(self) -> list[Event]:
@@ -89,10 +96,13 @@ class _Owner:
     def __init__(self) -> None:
         self.rig: Rig
 
-    def link_changed(self) -> None:
-        pass
+    def link_changed(self, link: Link) -> None:
+        self.rig.states.append(str(link.life.state))
 
-    def gave_up(self, pending: Pending) -> None:
+    def link_lost(self, link: Link, *, in_doubt: int, silent: bool, why: str) -> None:
+        self.rig.lost.append((in_doubt, silent, why))
+
+    def gave_up(self, pending: Pending, *, timed_out: bool) -> None:
         self.rig.given_up.append(pending)
 
     def unmatched(self, answer: Message, link: str) -> None:
@@ -125,6 +135,8 @@ async def rig(*, up: bool = True) -> AsyncIterator[Rig]:
         codec=CODEC,
         connect=connect,
         owner=owner,
+        latencies=Latencies(),
+        clock=VirtualClock(0),
         emit=lambda event, **fields: events.append((event, fields)),
         random=lambda: 1.0,
     )

@@ -1,0 +1,457 @@
+"""One acquirer: its links, its health, the STANs issued to it, and what an operator has set."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum, auto
+from functools import partial
+
+import trio
+
+from gateway.clock import Clock
+from gateway.errors import NotSent, StoreError
+from gateway.settings.boarding import BoardedTerminals
+from gateway.settings.schema import Upstream as UpstreamSettings
+from gateway.telemetry.events import Emit, Event
+from gateway.upstreams.adaptation import Adaptation
+from gateway.upstreams.correlation import LateRequests, Pending, answer_key
+from gateway.upstreams.health import Health
+from gateway.upstreams.latencies import Latencies
+from gateway.upstreams.link import Connect, Link
+from gateway.upstreams.opening import Caller, CallsTaken
+from gateway.upstreams.protocol import LinkEvent
+from gateway.upstreams.stan import StanRing
+from gateway.upstreams.upstream_health import ISSUER_UNAVAILABLE, SYSTEM_FAULT, UpstreamHealth
+from gateway.wire.codec import Codec
+from gateway.wire.message import FOLLOWING_KINDS, PAN, TRACK_2, Kind, Message, printable
+
+_LATE_PER_UPSTREAM_MAX = 100_000
+_STAN_RETRY_S = 0.2
+_FULL_RETRY_S = 0.2
+_BIN_DIGITS = 6
+_BAD = frozenset((ISSUER_UNAVAILABLE, SYSTEM_FAULT))
+
+ReserveStans = Callable[[str, int, int], Awaitable[None]]
+OnLate = Callable[[int, Message], None]
+OnAnswered = Callable[[str, float], None]
+
+
+class Standing(Enum):
+    """Whether an upstream may get one more request."""
+
+    TAKES = auto()
+    SPARE = auto()  # only if nobody else takes it: suspect, or in its slow start
+    FULL = auto()  # as many are pending as may be
+    AWAY = auto()
+
+
+class Control(StrEnum):
+    """What an operator wants of an upstream."""
+
+    ENABLED = "enabled"
+    DRAINED = "drained"  # what is under way is finished; then its links are signed off and closed
+    DISABLED = "disabled"  # its links are closed at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkStatus:
+    """How a link does."""
+
+    name: str
+    state: str  # of its life
+    health: str
+    since_s: float  # on trio's clock
+    why: str
+    pending: int
+    attempts: int  # connections tried since the start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamStatus:
+    """How an upstream does, for operators and metrics; times are of trio's clock."""
+
+    name: str
+    state: str
+    since_s: float
+    why: str
+    control: str
+    share: float  # of the requests meant for it; less than 1 in a slow start
+    ejected_until_s: float | None
+    ejections: int
+    links: list[LinkStatus] = field(default_factory=list)
+    links_up: int
+    pending: int
+    pending_max: int
+    late: int
+    answers: int  # since the start
+    approvals: int
+    time_outs: int
+    latency_s: dict[str, float]  # p50, p90, p99 of the recent answers
+
+    @property
+    def links_total(self) -> int:
+        return len(self.links)
+
+
+class Upstream:
+    """Asks over the least busy of its healthy links.
+
+    `others_up` says whether another upstream could do its work: the last one standing is not left
+    alone for what it answers.
+    """
+
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        *,
+        codec: Codec,
+        tls: ssl.SSLContext | None,
+        clock: Clock,
+        emit: Emit,
+        random: Callable[[], float],
+        reserve_stans: ReserveStans,
+        on_answered: OnAnswered,
+        connect_with: Callable[[str], Connect] | None = None,
+        terminals: BoardedTerminals | None = None,
+    ) -> None:
+        self.settings = settings
+        self.adaptation = Adaptation(settings, terminals or {})
+        self.name = settings.name
+        self.codec = codec
+        self.stans = StanRing(late_max_ms=round(settings.late_max_s * 1000))
+        self.control = Control.ENABLED
+        self.on_late: OnLate = _ignore  # who is told of late answers is made after the upstreams
+        self.others_up: Callable[[], bool] = _nobody_else
+        self.latencies = Latencies()
+        self.health = UpstreamHealth(settings.health, random=random, changed=self._health_changed)
+        self._answer_s = settings.answer_s_by_kind
+        self._approving = frozenset(settings.approving_codes)
+        self._clock = clock
+        self._emit = emit
+        self._reserve_stans = reserve_stans
+        self._on_answered = on_answered
+        self._late = LateRequests(count_max=_LATE_PER_UPSTREAM_MAX)
+        self._answers = self._approvals = self._time_outs = 0
+        self._changed = trio.Event()  # set whenever a link or the health changes
+        self._stans_short = False
+        self._reservation_wanted = trio.Event()
+        self.calls: CallsTaken | None = None
+        self.links = [
+            Link(
+                f"{settings.name}/{where}/{number}",
+                settings=settings,
+                codec=codec,
+                connect=connect,
+                owner=self,
+                latencies=self.latencies,
+                clock=clock,
+                emit=emit,
+                random=random,
+            )
+            for where, connect in self._ways(tls, connect_with)
+            for number in range(1, settings.links + 1)
+        ]
+
+    def _ways(
+        self, tls: ssl.SSLContext | None, connect_with: Callable[[str], Connect] | None
+    ) -> list[tuple[str, Connect]]:
+        """How its links get their connections."""
+        settings = self.settings
+        if settings.listen is not None and connect_with is None:
+            self.calls = CallsTaken(settings, tls, emit=self._emit)
+            return [(settings.listen, self.calls.wait)]
+        call = connect_with or Caller(settings, tls).at
+        return [(address, call(address)) for address in settings.addresses]
+
+    # --- asking ---------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether a link is up and has room, whatever else stands against it."""
+        return any(link.ready for link in self.links)
+
+    async def until_ready(self) -> None:
+        """Return once a link is up and has room."""
+        while not self.ready:
+            with trio.move_on_after(_FULL_RETRY_S):  # room is made without a link changing
+                await self._changed.wait()
+
+    @property
+    def pending(self) -> int:
+        return sum(link.pending for link in self.links)
+
+    def standing(self, now_s: float) -> Standing:
+        """Whether it may get one more request, which is then counted as meant for it."""
+        if self.control is not Control.ENABLED:
+            return Standing.AWAY
+        if not self.ready:
+            return Standing.FULL if any(link.up for link in self.links) else Standing.AWAY
+        if self.pending >= self.settings.pending_max:
+            return Standing.FULL
+        match self.health.state:
+            case Health.UP:
+                return Standing.TAKES if self.health.admits(now_s) else Standing.SPARE
+            case Health.PROBING:
+                return Standing.TAKES if self.health.wants_probe(now_s) else Standing.AWAY
+            case Health.SUSPECT:
+                return Standing.SPARE
+        return Standing.AWAY
+
+    def take_stan(self) -> int | None:
+        """A STAN to send to this upstream, or None while none may be issued."""
+        now_ms = self._clock.wall_ms()
+        stan = self.stans.take(now_ms)
+        if stan is None or self.stans.wanted(now_ms) is not None:
+            self._reservation_wanted.set()
+        if stan is None and not self._stans_short:
+            self._stans_short = True
+            self._emit(Event.STANS_EXHAUSTED, upstream=self.name)
+        elif stan is not None:
+            self._stans_short = False
+        return stan
+
+    async def ask(self, request: Message, *, transaction_id: int, kind: Kind) -> Message:
+        """Send a request over the least busy link and return the answer.
+
+        `kind` says how long that may take, where the settings tell kinds apart. While no byte has
+        left, another link is tried.
+
+        Raises NotSent where no byte of it can have left, and InDoubt where some may have.
+        """
+        asked_s = trio.current_time()
+        probes = self._still_takes(kind, asked_s)
+        answer_s = self._answer_s.get(kind, self.settings.answer_s)
+        tried: set[Link] = set()
+        while (link := self._best(tried)) is not None:
+            try:
+                answer = await link.ask(request, transaction_id=transaction_id, answer_s=answer_s)
+            except NotSent:
+                tried.add(link)
+                continue
+            self._judge(request, answer, asked_s)
+            return answer
+        if probes:
+            self.health.released()
+        raise NotSent(f"upstream {self.name} has no link that is up")
+
+    def _still_takes(self, kind: Kind, now_s: float) -> bool:
+        """Whether this is the request that proves it. Raises NotSent where it may have none, which
+        can have become so while the intent was written."""
+        state = self.health.state
+        if state is Health.UP or kind is Kind.REVERSAL:
+            return False  # A reversal goes where its original went, however that one does.
+        if state is Health.PROBING:
+            if not self.health.admits(now_s):
+                raise NotSent(f"upstream {self.name} is being probed")
+            return True
+        follows = kind in FOLLOWING_KINDS
+        if state is Health.DOWN or (not follows and self.others_up()):
+            raise NotSent(f"upstream {self.name} is {state}")
+        return False
+
+    def _best(self, tried: set[Link]) -> Link | None:
+        """The link that is not suspect and has the least to do."""
+        best: Link | None = None
+        best_rank = (True, 0)
+        for link in self.links:
+            if link.ready and link not in tried:
+                rank = (link.health.state is Health.SUSPECT, link.pending)
+                if best is None or rank < best_rank:
+                    best, best_rank = link, rank
+        return best
+
+    def _judge(self, request: Message, answer: Message, asked_s: float) -> None:
+        code = answer.response_code
+        self._answers += 1
+        self._approvals += code in self._approving
+        matters = code in _BAD or self.health.state is not Health.UP
+        card = request.fields.get(PAN) or request.fields.get(TRACK_2) or ""
+        self.health.answered(
+            code,
+            issuer=card[:_BIN_DIGITS],
+            asked_s=asked_s,
+            now_s=trio.current_time(),
+            others_up=matters and self.others_up(),
+        )
+
+    # --- what links report ----------------------------------------------------------------
+
+    def link_changed(self, link: Link) -> None:
+        self._tell_links(why=link.health.why)
+
+    def link_lost(self, link: Link, *, in_doubt: int, silent: bool, why: str) -> None:
+        self._tell_links(lost=in_doubt, silent=silent, why=why)
+
+    def _tell_links(self, *, lost: int = 0, silent: bool = False, why: str) -> None:
+        up = [link for link in self.links if link.up]
+        suspect = sum(link.health.state is Health.SUSPECT for link in up)
+        self.health.links(
+            trio.current_time(),
+            usable=len(up) - suspect,
+            suspect=suspect,
+            lost=lost,
+            silent=silent,
+            others_up=self.others_up(),
+            why=why,
+        )
+        self._tell_changed()
+
+    def _tell_changed(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _health_changed(self, before: Health, now: Health, why: str) -> None:
+        event = {
+            Health.UP: Event.UPSTREAM_TRUSTED if before is Health.SUSPECT else Event.UPSTREAM_UP,
+            Health.SUSPECT: Event.UPSTREAM_SUSPECT,
+            Health.PROBING: Event.UPSTREAM_PROBED,
+            Health.DOWN: Event.UPSTREAM_DOWN,
+        }[now]
+        if self.control is Control.ENABLED or now is not Health.DOWN:
+            self._emit(event, upstream=self.name, reason=why)
+        self._tell_changed()
+
+    def gave_up(self, pending: Pending, *, timed_out: bool) -> None:
+        now_s = trio.current_time()
+        self._late.add(pending, until_s=now_s + self.settings.late_max_s)
+        if timed_out:
+            self._time_outs += 1
+            self.health.timed_out(asked_s=pending.asked_s, now_s=now_s)
+
+    def unmatched(self, answer: Message, link: str) -> None:
+        transaction_id = self._late.pop(answer_key(answer), now_s=trio.current_time())
+        self._emit(
+            Event.ANSWER_UNKNOWN if transaction_id is None else Event.ANSWER_LATE,
+            link=link,
+            mti=printable(answer.mti),
+            stan=answer.stan,
+            terminal=answer.terminal_id,
+            code=answer.response_code,
+        )
+        if transaction_id is not None:
+            self.on_late(transaction_id, answer)
+
+    def answered(self, seconds: float) -> None:
+        self._on_answered(self.name, seconds)
+
+    # --- what an operator wants -----------------------------------------------------------
+
+    def set_control(self, control: Control) -> None:
+        """Drain, disable, or take it into use again. What is owed to it waits until then."""
+        self.control = control
+        event = {
+            Control.ENABLED: (LinkEvent.ENABLE, LinkEvent.RESUME),
+            Control.DRAINED: (LinkEvent.ENABLE, LinkEvent.DRAIN),
+            Control.DISABLED: (LinkEvent.DISABLE,),
+        }[control]
+        for link in self.links:
+            for one in event:
+                link.steer(one)
+
+    def reconnect(self) -> None:
+        """Close every connection and make it anew; what is pending on it is in doubt."""
+        for link in self.links:
+            link.steer(LinkEvent.RECONNECT)
+
+    def status(self) -> UpstreamStatus:
+        health, latencies = self.health, self.latencies
+        return UpstreamStatus(
+            name=self.name,
+            state=str(health.state if self.control is Control.ENABLED else self.control),
+            since_s=health.since_s,
+            why=health.why,
+            control=str(self.control),
+            share=health.share,
+            ejected_until_s=health.ejected_until_s,
+            ejections=health.ejections,
+            links=[
+                LinkStatus(
+                    name=link.name,
+                    state=str(link.life.state),
+                    health=str(link.health.state),
+                    since_s=max(link.life.since_s, link.health.since_s),
+                    why=link.health.why,
+                    pending=link.pending,
+                    attempts=link.life.attempts,
+                )
+                for link in self.links
+            ],
+            links_up=sum(link.up for link in self.links),
+            pending=self.pending,
+            pending_max=self.settings.pending_max,
+            late=len(self._late),
+            answers=self._answers,
+            approvals=self._approvals,
+            time_outs=self._time_outs,
+            latency_s={
+                name: latencies.percentile(share)
+                for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
+            },
+        )
+
+    # --- tasks ----------------------------------------------------------------------------
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the links up and STANs reserved, until cancelled.
+
+        Raises OSError where it cannot listen for the acquirer's calls.
+        """
+        async with trio.open_nursery() as nursery:
+            if not await self._try_reserve():
+                self._reservation_wanted.set()
+            nursery.start_soon(self._keep_stans)
+            nursery.start_soon(self._keep_health)
+            if self.calls is not None:
+                await nursery.start(self.calls.run)
+            for link in self.links:
+                nursery.start_soon(partial(link.run, start=self.control is Control.ENABLED))
+            task_status.started()
+
+    async def _keep_health(self) -> None:
+        """Look whether an ejection is over, when that is."""
+        while True:
+            changed = self._changed
+            with trio.move_on_at(self.health.next_s):
+                await changed.wait()
+                continue
+            self.health.look(trio.current_time())
+
+    async def _reserve(self) -> bool:
+        now_ms = self._clock.wall_ms()
+        first = self.stans.wanted(now_ms)
+        if first is None:
+            return False
+        await self._reserve_stans(self.name, first, now_ms)
+        self.stans.reserved(first)
+        return True
+
+    async def _keep_stans(self) -> None:
+        """Make the next block's reservation durable before the current one runs out."""
+        while True:
+            await self._reservation_wanted.wait()
+            self._reservation_wanted = trio.Event()
+            # Polled, since what it waits for is the passing of time or the store's recovery.
+            while not await self._try_reserve() and self._short_of_stans:  # noqa: ASYNC110
+                await trio.sleep(_STAN_RETRY_S)
+
+    @property
+    def _short_of_stans(self) -> bool:
+        return self._stans_short or not self.stans.has_any
+
+    async def _try_reserve(self) -> bool:
+        try:
+            return await self._reserve()
+        except StoreError:
+            # The store says so itself; without a reservation no STAN is issued.
+            return False
+
+
+def _ignore(transaction_id: int, answer: Message) -> None:
+    """Late answers are events in any case."""
+
+
+def _nobody_else() -> bool:
+    """An upstream alone."""
+    return False
