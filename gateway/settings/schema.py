@@ -402,9 +402,11 @@ class Upstream(Table):
     rrn: Literal["pass", "issue"] = "pass"
     answer_s_by_kind: dict[KindName, Seconds] = Field(default_factory=dict)
     reversal_mti: Literal["0400", "0420"] = "0420"
+    reversal_original: Literal["de90", "de56", "de61"] = "de90"  # names it: 1987, 1993, UnionPay
     reversal_reason: str = Field(default="68", pattern=r"^[0-9A-Z]{2}$")  # DE39: no answer in time
     reversals_under_way_max: int = Field(default=8, ge=1, le=1_000)
     reversal_attempts_max: int = Field(default=20, ge=1, le=10_000)
+    # On UnionPay: 00, 11, 16, A2, A4, A5, A6.
     approving_codes: list[str] = Field(default=["00", "08", "10", "11", "16"])
     backoff: Backoff = Backoff()
     reversal_backoff: Backoff = Backoff(first_s=0.5, max_s=60.0)

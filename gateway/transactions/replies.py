@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from gateway.clock import utc
+from gateway.transactions.duplicates import batch_of, day_of
 from gateway.wire.message import (
     APPROVAL_CODE,
     EMV_DATA,
+    LOCAL_TIME,
     MERCHANT_ID,
     ORIGINAL_DATA,
     REPLACEMENT_AMOUNTS,
@@ -18,6 +22,8 @@ from gateway.wire.message import (
     repeat_mti,
     response_mti,
 )
+
+Naming = Literal["de90", "de56", "de61"]
 
 _MACS = (64, 128)  # hop by hop: each side computes its own
 _PRIMARY_MAC = 64
@@ -98,6 +104,29 @@ def network_answer(request: Message, code: str) -> Message:
     return Message(response_mti(request.mti), fields)
 
 
+def naming(original: Message, by: Naming, *, made_ms: int) -> tuple[int, str]:
+    """The element in which a reversal names its original, and what is in it.
+
+    - DE90, original data elements (ISO 8583:1987): MTI, STAN, DE7, DE32 and DE33, zero filled.
+    - DE56, original data elements (ISO 8583:1993): MTI, STAN, local date and time with the year,
+      and DE32 with its length.
+    - DE61 (UnionPay): batch, STAN and date. The reversal bears the original's STAN as its own.
+    """
+    if by == "de56":
+        local = original.get(LOCAL_TIME)
+        if len(local) != 12:  # as in 1987: the time alone
+            local = f"{day_of(original, made_ms)[2:]}{local:0>6}"
+        acquirer = original.get(32)
+        return 56, f"{original.mti:0>4}{original.stan:0>6}{local}{len(acquirer):02d}{acquirer}"
+    if by == "de61":
+        batch = batch_of(original) or "000000"
+        return 61, f"{batch}{original.stan:0>6}{day_of(original, made_ms)[4:]}"
+    return ORIGINAL_DATA, (
+        f"{original.mti:0>4}{original.stan:0>6}"
+        f"{original.get(TRANSMISSION_TIME):0>10}{original.get(32):0>11}{original.get(33):0>11}"
+    )
+
+
 def reversal(
     original: Message,
     *,
@@ -108,18 +137,18 @@ def reversal(
     amount_minor: int = -1,
     repeated: bool,
     wall_ms: int,
+    named_by: Naming = "de90",
+    made_ms: int = 0,
 ) -> Message:
     """The reversal of a request, towards the upstream that got it.
 
-    `original` is the kept image of the request as it went upstream, so that DE90 (ISO 8583:1987,
-    original data elements: MTI, STAN, DE7, DE32, DE33) is filled with upstream values. An
-    `amount_minor` of 0 or more is what a partial reversal leaves (DE95, replacement amounts).
+    `original` is the kept image of the request as it went upstream, so that it is named by upstream
+    values; `made_ms` is when that was. An `amount_minor` of 0 or more is what a partial reversal
+    leaves (DE95, replacement amounts).
     """
     fields = {n: v for n, v in original.fields.items() if n != EMV_DATA}
-    fields[ORIGINAL_DATA] = (
-        f"{original.mti:0>4}{original.stan:0>6}"
-        f"{original.get(TRANSMISSION_TIME):0>10}{original.get(32):0>11}{original.get(33):0>11}"
-    )
+    number, name = naming(original, named_by, made_ms=made_ms)
+    fields[number] = name
     fields[STAN] = f"{stan:06d}"
     fields[TRANSMISSION_TIME] = utc(wall_ms).strftime("%m%d%H%M%S")
     fields[RESPONSE_CODE] = reason

@@ -237,8 +237,10 @@ class Reversals:
         if not transaction.answered_ms:
             came_ms = self._late.came_ms(owed.transaction_id)
             transaction = replace(transaction, answered_ms=came_ms)
-        # An advice keeps the STAN of its first sending; a reversal has one of its own.
-        stan = transaction.upstream_stan if owed.advice else owed.upstream_stan
+        # An advice keeps the STAN of its first sending; a reversal has one of its own, but where
+        # it is by its STAN that it names its original.
+        same_stan = owed.advice or settings.reversal_original == "de61"
+        stan = transaction.upstream_stan if same_stan else owed.upstream_stan
         if not stan:
             taken = upstream.take_stan()
             if taken is None:
@@ -289,6 +291,8 @@ class Reversals:
             amount_minor=owed.amount_minor,
             repeated=repeated,
             wall_ms=self._clock.wall_ms(),
+            named_by=settings.reversal_original,
+            made_ms=transaction.created_ms,
         )
 
     async def _advised(

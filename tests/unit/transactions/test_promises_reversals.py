@@ -14,6 +14,7 @@ from gateway.clock import VirtualClock
 from gateway.errors import OperatorError, StoreError
 from gateway.store.store import DeviceState, PutTombstone, State
 from gateway.telemetry.events import Event
+from gateway.transactions.replies import Naming, reversal
 from gateway.wire.message import Message
 from tests.support.acquirer import FakeAcquirer, approve, silent, with_code
 from tests.support.fake_store import FakeStore
@@ -32,6 +33,8 @@ from tests.support.rig import (
     repeated,
     reversal_of,
     rig,
+    settlement,
+    totals,
     void_of,
 )
 
@@ -548,6 +551,72 @@ async def test_of_two_with_its_stan_the_one_is_reversed_that_de90_names(
         await made.ask(reversal_of(one))
         states = [transaction.state for transaction in made.store.transactions.values()]
         assert states == [State.REVERSAL_OWED, State.ANSWERED]
+
+
+# --- how a reversal names its original ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("style", "changes", "element", "expected"),
+    [
+        ("de90", {}, 90, "0200{stan}1121180000" + "0" * 22),
+        ("de90", {32: "123", 33: "45"}, 90, "0200{stan}11211800000000000012300000000045"),
+        ("de56", {12: "180000", 13: "1121"}, 56, "0200{stan}26112118000000"),
+        ("de56", {12: "261120235959", 32: "123456"}, 56, "0200{stan}26112023595906123456"),
+        ("de61", {60: "22000007"}, 61, "000007{stan}1121"),
+        ("de61", {}, 61, "000000{stan}1121"),
+    ],
+)
+def test_a_reversal_names_its_original_as_the_upstream_wants_by_upstream_values(
+    style: Naming, changes: dict[int, str], element: int, expected: str
+) -> None:
+    original = purchase(changes={7: "1121180000", 11: "004711"} | changes)
+    made = reversal(
+        original,
+        mti="0420",
+        stan=4712,
+        reason="68",
+        approval_code="",
+        repeated=False,
+        wall_ms=START_MS,
+        named_by=style,
+        made_ms=START_MS,
+    )
+    assert made.get(element) == expected.format(stan="004711")
+    assert {90, 56, 61} & set(made.fields) == {element}
+    assert made.stan == "004712"
+
+
+async def test_a_unionpay_reversal_bears_the_stan_of_its_original_over_restarts(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store, clock = FakeStore(), VirtualClock(START_MS)
+    settings = {"reversal_original": "de61"}
+    for _ in range(2):
+        async with rig(store, clock=clock, settings=settings) as made:
+            made.acquirers["a"].script = silent
+            await made.ask(purchase())
+            await trio.sleep(2)
+            stan = f"{store.transactions[1].upstream_stan:06d}"
+            sent = reversals_at(made.acquirers["a"])
+            assert {message.stan for message in sent} == {stan}
+            assert {message.get(61)[6:12] for message in sent} == {stan}
+    async with rig(store, clock=clock, settings=settings) as made:
+        await trio.sleep(10)
+        assert made.only() is State.REVERSED
+        assert not made.pool["a"].stans._held
+
+
+@pytest.mark.parametrize("code", ["A2", "A4", "A5", "A6", "11", "16"])
+async def test_what_approves_is_a_table_per_code_set(code: str) -> None:
+    unionpay = ["00", "11", "16", "A2", "A4", "A5", "A6"]
+    async with rig(settings={"approving_codes": unionpay}) as made:
+        made.acquirers["a"].script = with_code(code)
+        assert await made.code(purchase()) == code
+        assert made.store.transactions[1].image
+        assert await made.code(void_of(purchase())) == code
+        closing = settlement(changes=totals())
+        assert await made.code(closing) == "00"
 
 
 # --- partial reversals ----------------------------------------------------------------------------
