@@ -32,8 +32,9 @@ from loadtest.chaos_plan import plan_of
 from loadtest.control import ControlError, ask
 from loadtest.demo import DemoOptions, run_demo
 from loadtest.disks import NoDisk, keep_mounts_private
-from loadtest.failover import FailoverOptions, run_failover, told
+from loadtest.failover import FailoverOptions, run_failover
 from loadtest.failover_cases import BY_NAME, CASES
+from loadtest.failover_result import told
 from loadtest.fleet import CONNECT_S, Fleet, FleetOptions, terminal_names
 from loadtest.processes import ChildFailed
 from loadtest.reconcile import reconcile_files

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.failover import CaseResult
 from loadtest.failover_cases import ALWAYS, BY_NAME, CASES, Act, Target
 from loadtest.failover_evidence import listen, read_taken, without_acquirers
 from loadtest.failover_measures import Taken, back_after_s, percentile, purchases, shares
+from loadtest.failover_result import CaseResult
 from loadtest.ledger import Attempt, Outcome, TerminalLedger
 from loadtest.terminal import Sale
 
