@@ -38,6 +38,13 @@ _COMMANDS = {
     "routes": _Command(
         "gateway.cli.routes", "app", "Which upstream a request would go to, and why."
     ),
+    "reload": _Command(
+        "gateway.cli.reload", "reload", "Take up edits of the configuration, and say how it went."
+    ),
+    "approve": _Command(
+        "gateway.cli.approve", "approve", "Say yes to what another operator asked for."
+    ),
+    "audit": _Command("gateway.cli.audit", "app", "Who did what, and proof that it is whole."),
     "certs": _Command("gateway.cli.certs", "app", "The gateway's own certificate authority."),
 }
 

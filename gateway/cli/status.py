@@ -20,6 +20,8 @@ from gateway.cli.output import (
     say,
 )
 
+FINDINGS_SHOWN_MAX = 5
+
 
 def status(config: Config = DEFAULT_CONFIG, json: Json = False) -> None:
     """How the running gateway does: listeners, upstreams, store, what is under way and owed.
@@ -53,6 +55,16 @@ def problems_of(status: Status) -> list[str]:
         for upstream in status["upstreams"]
         if not upstream["links_up"] or upstream["state"] == "down"
     ]
+    configuration = status["configuration"]
+    problems += [
+        f"the configuration as it is now is not in force: {one['file']}:{one['line']}:"
+        f" {one['problem']}; {one['remedy']}"
+        for one in configuration["refused"][:FINDINGS_SHOWN_MAX]
+    ]
+    if configuration["waits"]:
+        problems.append(
+            f"an edit waits for `gateway reload --confirm`: {'; '.join(configuration['waits'])}"
+        )
     store = status["store"]
     if not store["healthy"]:
         problems.append(f"the store fails: {store['last_error'] or 'no reason given'}")
@@ -100,6 +112,9 @@ def _print(status: Status) -> None:
         f"store         {store['kind']}, {health}, {queued} queued",
         f"transactions  {status['under_way']} of {status['under_way_max']} under way",
         f"reversals     {status['reversals_owed']} owed, {status['reversals_given_up']} given up",
+        f"configuration since {status['configuration']['since']}",
+        f"approvals     {status['approvals_waiting'] or 'none'} waiting",
+        f"audit log     {status['audit_sequence']}:{status['audit_sha256']}",
         f"alarms        {len(status['alarms']) or 'none'}",
     ]
     lines += [

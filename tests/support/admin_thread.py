@@ -12,11 +12,13 @@ from tempfile import TemporaryDirectory
 import trio
 
 from gateway.admin.api import AdminApi, Status
+from gateway.admin.configuration import ConfigurationOperations
 from gateway.admin.operations import TerminalOperations
 from gateway.admin.server import serve_admin
 from gateway.admin.transactions import ReversalOperations, TransactionOperations
 from gateway.clock import SystemClock
 from gateway.errors import OperatorError
+from gateway.settings.reload import ReloadReport
 from gateway.settings.schema import DeviceRange
 from gateway.store.store import EndReversal, OweReversal, State
 from gateway.telemetry.events import Event
@@ -84,8 +86,15 @@ class AdminThread:
 
     def __init__(self) -> None:
         self.status = a_status()
+        self.report: ReloadReport
+        self.looks: list[dict[str, bool]] = []
         self.store = FakeStore()
         self.events: list[tuple[Event, dict[str, object]]] = []
+
+    async def look(self, **how: bool) -> ReloadReport:
+        """As `Reloader.look`."""
+        self.looks.append(how)
+        return self.report
 
     async def retry(self, transaction_id: int) -> None:
         """As `Reversals.retry`, as far as commands see it."""
@@ -117,6 +126,7 @@ class AdminThread:
         )
         clock = SystemClock()
         groups = {
+            "config": ConfigurationOperations(self),
             "terminals": TerminalOperations(registry),
             "transactions": TransactionOperations(store=self.store, clock=clock, grace_s=60),
             "reversals": ReversalOperations(store=self.store, reversals=self, clock=clock),

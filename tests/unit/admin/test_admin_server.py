@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +16,7 @@ import pytest
 import trio
 
 from gateway.admin import server
+from gateway.admin.access import user_name
 from gateway.admin.api import Arguments, BadArguments, Status
 from gateway.admin.client import AdminClient, DaemonNotRunning
 from gateway.admin.operations import Operation, Operations, TerminalOperations
@@ -22,7 +24,8 @@ from gateway.admin.server import serve_admin
 from gateway.admin.transactions import ReversalOperations, TransactionOperations
 from gateway.clock import SystemClock
 from gateway.errors import NoSuchThing, OperatorError
-from gateway.settings.schema import DeviceRange
+from gateway.settings.schema import Approvals, DeviceRange, Operator
+from gateway.telemetry.audit_reader import records
 from gateway.telemetry.events import Event
 from gateway.terminals.registry import Registry
 from tests.support.desk import an_api
@@ -178,6 +181,32 @@ async def test_status_and_terminals(folder: Path) -> None:
             "resume",
             "bind",
         ]
+
+
+async def test_who_asks_is_who_the_kernel_says(folder: Path) -> None:
+    async with served(folder / "admin") as daemon:
+        await daemon.terminals("enrol", terminal_id="T1", merchant_id="M1")
+        (_, done) = records(folder / "audit")
+        assert (done["uid"], done["pid"], done["origin"]) == (os.getuid(), os.getpid(), "socket")
+        assert done["who"] == user_name(os.getuid())
+
+
+async def test_who_is_no_operator_is_told_so(folder: Path) -> None:
+    operators = [Operator(name="anna", users=["60001"], roles=["operator"])]
+    async with served(folder / "admin", operators=operators) as daemon:
+        with pytest.raises(OperatorError, match="is no operator"):
+            await daemon.terminals("list")
+        with pytest.raises(OperatorError, match="is no operator"):
+            await trio.to_thread.run_sync(daemon.client.status)
+
+
+async def test_what_waits_for_another_is_said(folder: Path) -> None:
+    wanted = Approvals(actions=["terminals.resume"])
+    async with served(folder / "admin", approvals=wanted) as daemon:
+        with pytest.raises(OperatorError, match="gateway approve 1"):
+            await daemon.terminals("resume", terminal_id="T1")
+        with pytest.raises(OperatorError, match="somebody else has to approve"):
+            await daemon.run("approvals", "approve", number=1)
 
 
 async def test_lists_come_in_pages(folder: Path) -> None:
