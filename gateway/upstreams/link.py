@@ -34,6 +34,8 @@ _STANS = 1_000_000
 
 S, E = LinkState, LinkEvent
 
+_USED = frozenset((S.READY, S.DRAINING))  # answers are waited for
+
 
 class LinkOwner(Protocol):
     """What a link reports to: its upstream."""
@@ -322,9 +324,10 @@ class Link:
             with trio.move_on_at(self._looks_set_to_s):
                 await self._look_wanted.wait()
             due_s = self._look_s
-            if trio.current_time() < due_s or self.life.state is not S.READY:
-                if self.life.state is not S.READY:
-                    self._look_s = inf  # `_open` sets it again
+            if trio.current_time() < due_s:
+                continue
+            if self.life.state not in _USED:
+                self._look_s = inf  # `_open` sets it again
                 continue
             # What has come but was not read yet shall count.
             await trio.lowlevel.checkpoint()

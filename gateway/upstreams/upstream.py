@@ -285,12 +285,12 @@ class Upstream:
         self._tell_links(lost=in_doubt, silent=silent, why=why)
 
     def _tell_links(self, *, lost: int = 0, silent: bool = False, why: str) -> None:
-        up = [link for link in self.links if link.up]
-        suspect = sum(link.health.state is Health.SUSPECT for link in up)
+        states = [link.health.state for link in self.links if link.up]
+        usable = states.count(Health.UP) + states.count(Health.PROBING)
         self.health.links(
             trio.current_time(),
-            usable=len(up) - suspect,
-            suspect=suspect,
+            usable=usable,
+            suspect=states.count(Health.SUSPECT),
             lost=lost,
             silent=silent,
             others_up=self.others_up(),
