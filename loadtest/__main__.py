@@ -316,7 +316,7 @@ def failover(
     rate: Annotated[float, typer.Option("--rate", min=1, help="Purchases/s in all.")] = 500.0,
     back_s: Annotated[
         float, typer.Option("--back-s", min=1, max=600, help="How long it is watched once well.")
-    ] = 15.0,
+    ] = 20.0,
     flapping_s: Annotated[float, typer.Option("--flapping-s", min=4, max=600)] = 60.0,
     answer_s: Annotated[
         float, typer.Option("--answer-s", min=0, max=60, help="Of a till; 0: as the case says.")

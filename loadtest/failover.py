@@ -67,7 +67,7 @@ reversal_backoff = { first_s = 0.1, max_s = 1.0 }
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailoverOptions:
     seconds: float = 6.0  # what is measured; in the middle an acquirer sickens
-    back_s: float = 15.0  # and after it is well again
+    back_s: float = 20.0  # and after it is well again
     flapping_s: float = 60.0
     rate: float = 500.0  # purchases a second
     terminals: int = 0  # 0: as many as the rate needs
