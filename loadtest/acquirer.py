@@ -293,14 +293,17 @@ class Tls:
 def serving_tls(certificate: Path, key: Path, *, client_ca: Path | None) -> Tls:
     """TLS of an acquirer that listens; with `client_ca` it demands a certificate.
 
-    Raises gateway.errors.CertificateUnusable.
+    Raises gateway.errors.CertificateUnusable, or OSError.
     """
     if client_ca is not None:
         files = ServerTlsFiles(certificate=certificate, key=key, client_ca=client_ca)
         return Tls(server_context(files, session_tickets=2))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError is one of them; neither names a file
+        raise OSError(f"{certificate}, {key}: not usable: {error}") from error
     return Tls(context)
 
 
