@@ -149,10 +149,9 @@ class Link:
     def steer(self, event: LinkEvent) -> None:
         """Something happened, or an operator wants something: the next state begins at once."""
         before = self.life.state
-        self.life.handle(event, trio.current_time())
-        now = self.life.state
-        if now is before:
+        if not self.life.handle(event, trio.current_time()):
             return
+        now = self.life.state
         self._step.cancel()
         # Of a connection's end the upstream hears when it is known what it cost.
         if now in CONNECTED or before not in CONNECTED:

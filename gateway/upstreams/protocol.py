@@ -50,22 +50,6 @@ class LinkEvent(StrEnum):
     WAIT_OVER = "wait over"
 
 
-class Action(StrEnum):
-    """What is to be done about an event, in the order given."""
-
-    HOLD = "hold"  # take no new requests
-    STOP_WAITING = "stop waiting"
-    CLOSE = "close"  # the connection; what is pending on it is in doubt
-    CONNECT = "connect"
-    SEND_SIGN_ON = "send sign-on"
-    AGREE_KEYS = "agree keys"
-    SEND_ECHO = "send echo"
-    OPEN = "open"  # take requests
-    DRAIN = "drain"  # say DRAINED once nothing is pending
-    SEND_SIGN_OFF = "send sign-off"
-    WAIT = "wait"  # for `LinkLife.wait_s`, then say WAIT_OVER
-
-
 S, E = LinkState, LinkEvent
 
 _ANSWERS = (
@@ -275,18 +259,6 @@ _STEPS = (S.SIGNING_ON, S.AGREEING_KEYS, S.PROVING, S.READY)
 CONNECTED = frozenset((*_STEPS, S.SIGNED_OFF, S.DRAINING, S.SIGNING_OFF))
 _WAITING = frozenset((S.BACKOFF, S.SIGNED_OFF))
 
-_ON_ENTRY = {
-    S.CONNECTING: Action.CONNECT,
-    S.SIGNING_ON: Action.SEND_SIGN_ON,
-    S.AGREEING_KEYS: Action.AGREE_KEYS,
-    S.PROVING: Action.SEND_ECHO,
-    S.READY: Action.OPEN,
-    S.SIGNED_OFF: Action.WAIT,
-    S.DRAINING: Action.DRAIN,
-    S.SIGNING_OFF: Action.SEND_SIGN_OFF,
-    S.BACKOFF: Action.WAIT,
-}
-
 
 def diagram() -> str:
     """The table as a Mermaid state diagram, for the documents."""
@@ -300,7 +272,7 @@ def diagram() -> str:
 
 
 class LinkLife:
-    """One link's way through the table: what happens goes in, what is to be done comes out.
+    """One link's way through the table: what happens goes in, and `state` says what is to be done.
 
     `sign_on`, `keys` and `prove` say which steps a new connection takes before its first request.
     """
@@ -325,14 +297,11 @@ class LinkLife:
         )
         self._failures = 0  # ends since it was last good for `backoff.max_s`
 
-    def handle(self, event: LinkEvent, now_s: float) -> tuple[Action, ...]:
-        """Move on, and return what is to be done now, in order; nothing for what changes nothing.
-
-        After `Action.CLOSE` the connection's end need not be told; `CLOSED` is the peer's doing.
-        """
+    def handle(self, event: LinkEvent, now_s: float) -> bool:
+        """Move on; returns whether that changed the state."""
         before, following = self.state, self._next(event)
         if following is before:
-            return ()
+            return False
         if before is S.READY and now_s - self.since_s >= self._backoff.max_s:
             self._failures = 0
         if event in (E.RESUME, E.ENABLE, E.RECONNECT):
@@ -343,10 +312,10 @@ class LinkLife:
             self.attempts += 1
         self.state = following
         self.since_s = now_s
-        return tuple(_actions(before, event, following))
+        return True
 
     def wait_s(self, random: float) -> float:
-        """How long the wait that `Action.WAIT` asks for takes: exponential, with full jitter.
+        """How long to wait, backing off or signed off: exponential, with full jitter.
 
         `random` is from 0 to 1. The bound doubles with each connection that ended before it was
         ready for `backoff.max_s`, so that one that comes and goes is not tried ever faster.
@@ -364,16 +333,3 @@ class LinkLife:
         if following is S.SIGNING_OFF and following not in self._steps:
             return S.IDLE
         return following
-
-
-def _actions(before: LinkState, event: LinkEvent, following: LinkState) -> Iterable[Action]:
-    if before is S.READY:
-        yield Action.HOLD
-    if before in _WAITING and event is not E.WAIT_OVER:
-        yield Action.STOP_WAITING
-    given_up = before is S.CONNECTING and event in (E.DRAIN, E.DISABLE)
-    left = before in CONNECTED and following not in CONNECTED and event is not E.CLOSED
-    if given_up or left:
-        yield Action.CLOSE
-    if following in _ON_ENTRY:
-        yield _ON_ENTRY[following]
