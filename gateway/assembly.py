@@ -22,6 +22,7 @@ from gateway.keys.security_module import SoftwareSecurityModule
 from gateway.live import Parts, version_of
 from gateway.node import Node
 from gateway.policy.limits import Limits
+from gateway.policy.rates import Rates
 from gateway.policy.response_codes import APPROVED
 from gateway.settings.loader import Configuration, audit_folder
 from gateway.settings.reload import Prepared
@@ -42,9 +43,10 @@ from gateway.transactions.originals import Originals
 from gateway.transactions.records import Records
 from gateway.transactions.recovery import recover
 from gateway.transactions.reversals import Reversals
+from gateway.transactions.spending import count_again
 from gateway.upstreams.budget import MoveBudget
 from gateway.upstreams.pool import Pool
-from gateway.upstreams.upstream import Upstream
+from gateway.upstreams.upstream import Means, Upstream
 from gateway.wire.codec import Codec
 from gateway.wire.tls import ServerTls, ServerTlsFiles, calls_context, client_context
 
@@ -202,6 +204,14 @@ async def _assembled(
         counters_max=settings.limits.counters_max, takings_max=settings.limits.takings_max
     )
     version = version_of(prepared, limits=limits, pending=partial(pending_of, pool))
+    reversals.on_reversed = partial(_given_back, limits)
+    await count_again(
+        store,
+        version.policy,
+        profile_of=partial(_profile_of, registry),
+        approving=partial(_approving, pool),
+        now_ms=clock.wall_ms(),
+    )
     flow = Flow(
         store=store,
         records=records,
@@ -234,10 +244,20 @@ async def _assembled(
         delivery=delivery,
         flow=flow,
         limits=limits,
+        rates=Rates(settings.rates),
         listeners=[Listener(listener, node=count) for listener in settings.listeners],
         tls=_server_tls(configuration),
         concentrators=prepared.parts.concentrators,
     )
+
+
+def _given_back(limits: Limits, transaction_id: int, left_minor: int) -> None:
+    limits.give_back(transaction_id, left_minor=left_minor)
+
+
+def _profile_of(registry: Registry, terminal_id: str) -> str | None:
+    device = registry.by_terminal(terminal_id)
+    return None if device is None else device.profile
 
 
 def pending_of(pool: Pool, upstream: str) -> int:
@@ -308,6 +328,16 @@ def _server_tls(configuration: Configuration) -> dict[str, ServerTls]:
     return found
 
 
+def means_of(configuration: Configuration, settings: UpstreamSettings) -> Means:
+    """What an upstream is spoken to with; reads its certificates."""
+    return Means(
+        settings=settings,
+        codec=Codec(configuration.dialects[settings.dialect]),
+        tls=_client_tls(configuration, settings),
+        terminals=configuration.terminals.get(settings.name, {}),
+    )
+
+
 def _client_tls(configuration: Configuration, upstream: UpstreamSettings) -> ssl.SSLContext | None:
     tls = upstream.tls
     if tls is None:
@@ -340,9 +370,7 @@ async def _pool(
     for settings in configuration.settings.upstreams:
         made = faults.ResendingUpstream if fault is Fault.RESEND_AFTER_SEND else Upstream
         upstream = made(
-            settings,
-            codec=Codec(configuration.dialects[settings.dialect]),
-            tls=_client_tls(configuration, settings),
+            means_of(configuration, settings),
             clock=clock,
             emit=emit,
             random=random.random,
@@ -350,7 +378,6 @@ async def _pool(
             on_answered=lambda name, seconds: metrics.upstream_answer(
                 upstream=name, seconds=seconds
             ),
-            terminals=configuration.terminals.get(settings.name),
         )
         blocks = await store.stan_blocks(settings.name)
         upstream.stans.restore(

@@ -298,6 +298,7 @@ async def _open_listeners(node: Node, exchanges: trio.Nursery) -> None:
             clock=node.clock,
             emit=node.log.emit,
             refused=node.metrics.refused,
+            rates=node.rates,
         )
         service = Service(
             listener.settings,

@@ -123,6 +123,7 @@ class Live:
         node, parts = self._node, prepared.parts
         node.configuration = prepared.configuration
         node.flow.swap(self._version(prepared))
+        node.rates.use(prepared.configuration.settings.rates)
         node.registry.use(parts.terms)
         node.concentrators.use(parts.concentrators)
         node.log.set_level(prepared.configuration.settings.log.level)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gateway.clock import Clock
 from gateway.policy.limits import Limits
+from gateway.policy.rates import Rates
 from gateway.settings.loader import Configuration
 from gateway.store.store import Store
 from gateway.telemetry.alarms import Alarms
@@ -41,6 +42,7 @@ class Node:
     delivery: Delivery
     flow: Flow
     limits: Limits
+    rates: Rates
     listeners: list[Listener]
     tls: dict[str, ServerTls]
     concentrators: Concentrators

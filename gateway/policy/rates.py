@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from gateway.settings.schema import Rate
+from gateway.settings.schema import Rates as Settings
 
 
 class Buckets:
@@ -46,26 +47,42 @@ class Buckets:
 class Rates:
     """The rates that the settings bound; what they do not bound always may come."""
 
-    __slots__ = ("_address", "_device", "_listener")
+    __slots__ = ("_address", "_device", "_listener", "_settings")
 
-    def __init__(
-        self, *, device: Rate | None, address: Rate | None, listener: Rate | None, keys_max: int
-    ) -> None:
-        """`keys_max` bounds the devices, and the addresses, that are counted at once."""
-        self._device = Buckets(device, keys_max=keys_max) if device else None
-        self._address = Buckets(address, keys_max=keys_max) if address else None
-        self._listener = Buckets(listener, keys_max=keys_max) if listener else None
+    def __init__(self, settings: Settings) -> None:
+        self._settings = Settings()
+        self._device: Buckets | None = None
+        self._address: Buckets | None = None
+        self._listener: Buckets | None = None
+        self.use(settings)
+
+    def use(self, settings: Settings) -> None:
+        """Bound by these settings from now on; a rate that is another begins with full buckets."""
+        was, self._settings = self._settings, settings
+        keys_max = settings.keys_max
+        anew = keys_max != was.keys_max
+        if anew or settings.device != was.device:
+            self._device = _buckets(settings.device, keys_max)
+        if anew or settings.address != was.address:
+            self._address = _buckets(settings.address, keys_max)
+        if anew or settings.listener != was.listener:
+            self._listener = _buckets(settings.listener, keys_max)
 
     def over(self, *, terminal_id: str, address: str, listener: str, now_s: float) -> str:
         """The bound that a message is over, such as "rates.device"; "" where it is over none.
 
-        The narrowest is asked first, so that one terminal that runs wild takes nothing from the
-        others of its address and listener.
+        `terminal_id` is that of the device it is from, "" where that is not known. The narrowest
+        bound is asked first, so that one terminal that runs wild takes nothing from the others of
+        its address and listener.
         """
-        if self._device is not None and not self._device.take(terminal_id, now_s):
+        if self._device is not None and terminal_id and not self._device.take(terminal_id, now_s):
             return "rates.device"
         if self._address is not None and not self._address.take(address, now_s):
             return "rates.address"
         if self._listener is not None and not self._listener.take(listener, now_s):
             return "rates.listener"
         return ""
+
+
+def _buckets(rate: Rate | None, keys_max: int) -> Buckets | None:
+    return Buckets(rate, keys_max=keys_max) if rate is not None else None

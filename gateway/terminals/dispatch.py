@@ -6,6 +6,7 @@ from typing import Protocol
 
 from gateway.clock import Clock
 from gateway.errors import EncodeError, FrameError, ParseError
+from gateway.policy.rates import Rates
 from gateway.policy.response_codes import Reason, response_code
 from gateway.settings.schema import Listener as ListenerSettings
 from gateway.store.store import Device
@@ -16,7 +17,7 @@ from gateway.transactions import replies
 from gateway.transactions.request import Reply, Request
 from gateway.wire.codec import Codec
 from gateway.wire.framing import Frame, FramingSpec, answering_tpdu, encode_frame
-from gateway.wire.message import NETWORK_KINDS, Message, kind_of, printable
+from gateway.wire.message import NETWORK_KINDS, Kind, Message, kind_of, printable
 
 _APPROVED = "00"
 
@@ -46,6 +47,7 @@ class Dispatcher:
         clock: Clock,
         emit: Emit,
         refused: RefusedCounter,
+        rates: Rates,
     ) -> None:
         self._listener = settings.name
         self._code_set = settings.code_set
@@ -56,6 +58,7 @@ class Dispatcher:
         self._clock = clock
         self._emit = emit
         self._refused = refused
+        self._rates = rates
 
     async def answer(
         self, frame: Frame, sessions: Sessions, address: str
@@ -92,6 +95,15 @@ class Dispatcher:
             None if kind in NETWORK_KINDS else message.merchant_id,
             self._devices,
         )
+        over = self._rates.over(
+            # Only from who it is from: else anybody could use up another's bucket.
+            terminal_id="" if isinstance(identified, Refused) else message.terminal_id,
+            address=address,
+            listener=self._listener,
+            now_s=started_s,
+        )
+        if over:
+            return self._refuse_busy(message, kind, over)
         if isinstance(identified, Refused):
             reason = Reason(identified.problem.value)
             return self._refuse(message, reason, address)
@@ -112,6 +124,20 @@ class Dispatcher:
         if kind in NETWORK_KINDS and reply.message.response_code == _APPROVED:
             session.served(kind)
         return reply
+
+    def _refuse_busy(self, message: Message, kind: Kind, rule: str) -> Reply:
+        code = response_code(Reason.OVERLOAD, self._code_set)
+        self._refused(Reason.OVERLOAD.value)
+        self._emit(
+            Event.REQUEST_REFUSED,
+            terminal=printable(message.terminal_id),
+            kind=kind.value,
+            stan=printable(message.stan),
+            reason=Reason.OVERLOAD.value,
+            rule=rule,
+            code=code,
+        )
+        return Reply(replies.refusal(message, code))
 
     def _refuse(self, message: Message, reason: Reason, address: str) -> Reply:
         code = response_code(reason, self._code_set)

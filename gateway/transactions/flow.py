@@ -88,7 +88,6 @@ class Flow:
         self._refusals = duplicates.Refusals(count_max=refusals_max)
         self._outcomes = Outcomes(
             records=records,
-            policy=policy,
             pool=pool,
             reversals=reversals,
             clock=clock,

@@ -6,7 +6,6 @@ from typing import Protocol
 
 from gateway.clock import Clock
 from gateway.errors import StoreError
-from gateway.policy.decide import Policy
 from gateway.policy.response_codes import APPROVED, Reason, may_be_approved, response_code
 from gateway.store.store import OweReversal, Settle, State, Transaction
 from gateway.telemetry.events import Emit, Event
@@ -37,7 +36,6 @@ class Outcomes:
         self,
         *,
         records: Records,
-        policy: Policy,
         pool: Pool,
         reversals: Reversals,
         clock: Clock,
@@ -45,7 +43,6 @@ class Outcomes:
         measures: Measures,
     ) -> None:
         self._records = records
-        self._policy = policy
         self._pool = pool
         self._reversals = reversals
         self._clock = clock
@@ -70,9 +67,9 @@ class Outcomes:
                 return await self.in_doubt(request, transaction)
             await self._records.write_regardless(outcome)
         if not approved:
-            self._policy.give_back(transaction.transaction_id)
+            request.version.policy.give_back(transaction.transaction_id)
         elif request.kind in VOID_KINDS and code in upstream.settings.approving_codes:
-            self._policy.give_back(transaction.original_id)
+            request.version.policy.give_back(transaction.original_id)
         self.log(request, transaction, upstream.name, code)
         return Reply(
             reply,
@@ -89,7 +86,7 @@ class Outcomes:
             await self._owe(transaction, reply, after(doubt, Happening.REVERSAL_OWED))
         elif request.kind in ADVICE_KINDS:
             # The same advice again, to the same upstream, until it is answered.
-            if self._policy.keeps_advices(request.device.profile):
+            if request.version.policy.keeps_advices(request.device.profile):
                 reply = replies.refusal(request.message, APPROVED)
             await self._owe(transaction, reply, after(doubt, Happening.ADVICE_OWED))
         else:
@@ -121,7 +118,7 @@ class Outcomes:
         code = response_code(reason, request.code_set)
         reply = replies.refusal(request.message, code)
         state = after(State.INTENDED, Happening.NOTHING_SENT)
-        self._policy.give_back(transaction.transaction_id)
+        request.version.policy.give_back(transaction.transaction_id)
         await self._records.write_regardless(
             self._records.outcome(transaction, state, reply, wipe_image=True)
         )

@@ -15,6 +15,7 @@ from gateway.clock import Clock
 from gateway.errors import InvariantBroken
 from gateway.policy.decide import Policy
 from gateway.policy.permissions import Permissions
+from gateway.policy.rates import Rates
 from gateway.policy.response_codes import APPROVED
 from gateway.settings.schema import (
     Backoff,
@@ -24,6 +25,7 @@ from gateway.settings.schema import (
     Profile,
     Route,
 )
+from gateway.settings.schema import Rates as RatesSettings
 from gateway.settings.schema import Upstream as UpstreamSettings
 from gateway.store.store import ReserveStans
 from gateway.telemetry.events import Emit
@@ -40,7 +42,7 @@ from gateway.transactions.reversals import Reversals
 from gateway.upstreams.link import Connect
 from gateway.upstreams.pool import Pool
 from gateway.upstreams.routing import Router
-from gateway.upstreams.upstream import Upstream
+from gateway.upstreams.upstream import Means, Upstream
 from gateway.wire.codec import Codec
 from gateway.wire.dialect import shipped_dialects
 from gateway.wire.message import Kind
@@ -318,9 +320,7 @@ class Life:
             return connect
 
         upstream = self._doubles.upstream(
-            self._upstream_settings(acquirer.name),
-            codec=codec(),
-            tls=None,
+            Means(settings=self._upstream_settings(acquirer.name), codec=codec()),
             clock=self._clock,
             emit=self._emit,
             random=self._random.random,
@@ -364,6 +364,7 @@ class Life:
             clock=self._clock,
             emit=self._emit,
             refused=lambda reason: None,
+            rates=Rates(RatesSettings()),
         )
         return Service(
             settings,

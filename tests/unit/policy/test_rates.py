@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.policy.rates import Buckets, Rates
 from gateway.settings.schema import Rate
+from gateway.settings.schema import Rates as Settings
 
 
 def test_a_burst_and_then_the_rate() -> None:
@@ -40,7 +41,7 @@ def test_the_key_not_asked_for_longest_is_forgotten() -> None:
 
 def test_the_narrowest_bound_is_named_and_spares_the_wider() -> None:
     one = Rate(per_s=0.001, burst=1)
-    rates = Rates(device=one, address=Rate(per_s=0.001, burst=2), listener=None, keys_max=10)
+    rates = Rates(Settings(device=one, address=Rate(per_s=0.001, burst=2)))
 
     def over(terminal_id: str) -> str:
         return rates.over(terminal_id=terminal_id, address="::1", listener="shops", now_s=0.0)
@@ -52,8 +53,29 @@ def test_the_narrowest_bound_is_named_and_spares_the_wider() -> None:
 
 
 def test_what_is_not_bound_always_may_come() -> None:
-    rates = Rates(device=None, address=None, listener=None, keys_max=10)
+    rates = Rates(Settings())
     assert not any(
         rates.over(terminal_id="T1", address="::1", listener="shops", now_s=0.0)
         for _ in range(1_000)
     )
+
+
+def test_a_device_that_is_not_known_uses_up_nobodys_bucket() -> None:
+    rates = Rates(Settings(device=Rate(per_s=0.001, burst=1)))
+    for _ in range(3):
+        assert rates.over(terminal_id="", address="::1", listener="shops", now_s=0.0) == ""
+
+
+def test_other_settings_hold_at_once_and_what_did_not_change_goes_on() -> None:
+    slow = Rate(per_s=0.001, burst=1)
+    rates = Rates(Settings(device=slow, listener=slow))
+
+    def over() -> str:
+        return rates.over(terminal_id="T1", address="::1", listener="shops", now_s=0.0)
+
+    assert over() == ""
+    assert over() == "rates.device"
+    rates.use(Settings(device=Rate(per_s=1.0, burst=5), listener=slow))
+    assert over() == "rates.listener"
+    rates.use(Settings())
+    assert over() == ""
