@@ -179,6 +179,7 @@ async def _assembled(
     pool = await _pool(configuration, store, metrics, clock, emit, fault)
     debts = faults.CredulousReversals if fault is Fault.ACCEPT_25_AT_ONCE else Reversals
     reversals = debts(records=records, pool=pool, clock=clock, emit=emit, random=random.random)
+    pool.owed, pool.added = reversals.open_for, reversals.serve
     for upstream in pool:
         upstream.on_late = reversals.late_answer
     originals = Originals(
@@ -328,14 +329,20 @@ def _server_tls(configuration: Configuration) -> dict[str, ServerTls]:
     return found
 
 
-def means_of(configuration: Configuration, settings: UpstreamSettings) -> Means:
-    """What an upstream is spoken to with; reads its certificates."""
-    return Means(
-        settings=settings,
-        codec=Codec(configuration.dialects[settings.dialect]),
-        tls=_client_tls(configuration, settings),
-        terminals=configuration.terminals.get(settings.name, {}),
-    )
+def all_means(configuration: Configuration) -> list[Means]:
+    """What each upstream is spoken to with; reads their certificates.
+
+    Raises CertificateUnusable.
+    """
+    return [
+        Means(
+            settings=settings,
+            codec=Codec(configuration.dialects[settings.dialect]),
+            tls=_client_tls(configuration, settings),
+            terminals=configuration.terminals.get(settings.name, {}),
+        )
+        for settings in configuration.settings.upstreams
+    ]
 
 
 def _client_tls(configuration: Configuration, upstream: UpstreamSettings) -> ssl.SSLContext | None:
@@ -366,11 +373,10 @@ async def _pool(
     async def reserve(upstream: str, first: int, now_ms: int) -> None:
         await store.commit(ReserveStans(upstream, first, now_ms))
 
-    upstreams = []
-    for settings in configuration.settings.upstreams:
+    def make(means: Means) -> Upstream:
         made = faults.ResendingUpstream if fault is Fault.RESEND_AFTER_SEND else Upstream
-        upstream = made(
-            means_of(configuration, settings),
+        return made(
+            means,
             clock=clock,
             emit=emit,
             random=random.random,
@@ -379,14 +385,21 @@ async def _pool(
                 upstream=name, seconds=seconds
             ),
         )
-        blocks = await store.stan_blocks(settings.name)
+
+    async def restore_stans(upstream: Upstream) -> None:
+        blocks = await store.stan_blocks(upstream.name)
         upstream.stans.restore(
             [(block.first, block.reserved_ms) for block in blocks], now_ms=clock.wall_ms()
         )
-        upstreams.append(upstream)
+
+    upstreams = [make(means) for means in all_means(configuration)]
+    for upstream in upstreams:
+        await restore_stans(upstream)
     limits = configuration.settings.limits
     return Pool(
         upstreams,
         groups=configuration.settings.groups,
         moves=MoveBudget(per_s=limits.moves_per_s, share=limits.moves_share, now_s=0.0),
+        make=make,
+        restore_stans=restore_stans,
     )

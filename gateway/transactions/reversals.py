@@ -65,6 +65,7 @@ class Reversals:
         # leaves of it (-1: nothing).
         self.on_reversed: Callable[[int, int], None] = lambda _transaction_id, _left_minor: None
         self._queues = {upstream.name: Queue() for upstream in pool}
+        self._nursery: trio.Nursery | None = None
         self.given_up = 0  # handed to an operator
         self._late = LateAnswers(clock=clock, emit=emit, judge=self._judge)
 
@@ -164,11 +165,20 @@ class Reversals:
         """Deliver until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._late.run)
-            for name, queue in self._queues.items():
-                upstream = self._pool.get(name)
-                if upstream is not None:
-                    nursery.start_soon(self._deliver_all, upstream, queue)
+            self._nursery = nursery
+            for upstream in self._pool:
+                self.serve(upstream)
             task_status.started()
+
+    def serve(self, upstream: Upstream) -> None:
+        """Deliver what is owed to this upstream as well, from now on."""
+        upstream.on_late = self.late_answer
+        if self._nursery is not None:
+            self._nursery.start_soon(self._deliver_all, upstream, self._queue(upstream.name))
+
+    def open_for(self, upstream: str) -> int:
+        """How many reversals are owed to it and not given up."""
+        return self._queue(upstream).open
 
     async def _deliver_all(self, upstream: Upstream, queue: Queue) -> None:
         limiter = trio.CapacityLimiter(upstream.settings.reversals_under_way_max)

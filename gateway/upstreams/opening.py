@@ -26,7 +26,9 @@ _ACCEPT_RETRY_S = 0.1  # no descriptor is left
 class Caller:
     """Calls an upstream's addresses."""
 
-    def __init__(self, settings: UpstreamSettings, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, settings: UpstreamSettings, tls: Callable[[], ssl.SSLContext | None]
+    ) -> None:
         self._settings = settings
         self._tls = tls
 
@@ -43,9 +45,10 @@ class Caller:
         )
         stream = TcpStream(sock)
         tls = self._settings.tls
-        if self._tls is None or tls is None:
+        context = self._tls()
+        if context is None or tls is None:
             return stream
-        return await _secured(stream, self._tls, tls, server_side=False)
+        return await _secured(stream, context, tls, server_side=False)
 
 
 class CallsTaken:
@@ -55,16 +58,16 @@ class CallsTaken:
     """
 
     def __init__(
-        self, settings: UpstreamSettings, tls: ssl.SSLContext | None, *, emit: Emit
+        self, means: Callable[[], tuple[UpstreamSettings, ssl.SSLContext | None]], *, emit: Emit
     ) -> None:
-        assert settings.listen is not None  # noqa: S101 (the caller has looked)
-        self._settings = settings
-        self._tls = tls
+        """`means` gives the present settings, and how TLS is done, for each call."""
+        settings, _ = means()
+        self.address = settings.listen or ""
+        self._name = settings.name
+        self._means = means
         self._emit = emit
-        self._networks = [ip_network(text) for text in settings.callers]
         self._taken, self._to_take = trio.open_memory_channel[trio.abc.Stream](0)
         self._handshakes = trio.CapacityLimiter(settings.links * 2)
-        self.address = settings.listen
 
     async def wait(self) -> trio.abc.Stream:
         """The connection of the next call."""
@@ -92,36 +95,39 @@ class CallsTaken:
 
     async def _take(self, sock: socket.socket, host: str) -> None:
         stream = TcpStream(sock)
+        settings, context = self._means()
         try:
             tune(
                 sock,
-                user_timeout_s=self._settings.user_timeout_s,
-                keepalive_idle_s=self._settings.keepalive_idle_s,
+                user_timeout_s=settings.user_timeout_s,
+                keepalive_idle_s=settings.keepalive_idle_s,
             )
-            reason = await self._handed_over(stream, host)
+            reason = await self._handed_over(stream, host, settings, context)
         except (OSError, trio.BrokenResourceError) as error:
             reason = handshake_reason(error)
         if reason:
             self._refused(host, reason)
             await trio.aclose_forcefully(stream)
 
-    async def _handed_over(self, stream: trio.abc.Stream, host: str) -> str:
+    async def _handed_over(
+        self,
+        stream: trio.abc.Stream,
+        host: str,
+        settings: UpstreamSettings,
+        context: ssl.SSLContext | None,
+    ) -> str:
         """Why the call was not given to a link; nothing if it was."""
-        if self._networks and not any(ip_address(host) in one for one in self._networks):
+        networks = [ip_network(text) for text in settings.callers]
+        if networks and not any(ip_address(host) in one for one in networks):
             return "calls from outside its networks"
-        try:
-            self._handshakes.acquire_on_behalf_of_nowait(stream)
-        except trio.WouldBlock:
+        if self._handshakes.available_tokens < 1:
             return "too many calls at once"
-        try:
-            tls = self._settings.tls
-            if self._tls is not None and tls is not None:
-                with trio.move_on_after(self._settings.connect_s) as limit:
-                    stream = await _secured(stream, self._tls, tls, server_side=True)
-                if limit.cancelled_caught:
-                    return "no handshake in time"
-        finally:
-            self._handshakes.release_on_behalf_of(stream)
+        if context is not None and settings.tls is not None:
+            async with self._handshakes:
+                with trio.move_on_after(settings.connect_s) as limit:
+                    stream = await _secured(stream, context, settings.tls, server_side=True)
+            if limit.cancelled_caught:
+                return "no handshake in time"
         try:
             self._taken.send_nowait(stream)
         except trio.WouldBlock:
@@ -129,7 +135,7 @@ class CallsTaken:
         return ""
 
     def _refused(self, host: str, reason: str) -> None:
-        self._emit(Event.LINK_FAILED, link=f"{self._settings.name}/{host}", reason=reason)
+        self._emit(Event.LINK_FAILED, link=f"{self._name}/{host}", reason=reason)
 
 
 async def _secured(

@@ -1,22 +1,31 @@
-"""All upstreams by name, and which of those that a route names may take a request now."""
+"""All upstreams by name, which of them may take a request now, and how they come and go."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import trio
 
+from gateway.errors import StoreError
 from gateway.settings.schema import Group
 from gateway.upstreams.budget import MoveBudget
 from gateway.upstreams.health import Health
-from gateway.upstreams.upstream import Control, Standing, Upstream
+from gateway.upstreams.upstream import Control, Means, Standing, Upstream
+
+_RETRY_S = 0.5
+_RETIRING_LOOK_S = 0.5
+
+Make = Callable[[Means], Upstream]
+# Takes over which STANs earlier runs have issued to an upstream; raises StoreError.
+RestoreStans = Callable[[Upstream], Awaitable[None]]
 
 
 class Pool:
     """All upstreams.
 
-    `groups` says which of them stand in for each other; without it, all do.
+    `groups` says which of them stand in for each other; without it, all do. `make` and
+    `restore_stans` are for those that a later configuration adds.
     """
 
     def __init__(
@@ -25,9 +34,21 @@ class Pool:
         *,
         groups: Iterable[Group] = (),
         moves: MoveBudget | None = None,
+        make: Make | None = None,
+        restore_stans: RestoreStans | None = None,
     ) -> None:
         self._by_name = {upstream.name: upstream for upstream in upstreams}
+        self._make = make
+        self._restore_stans = restore_stans
+        self._nursery: trio.Nursery | None = None
+        self._scopes: dict[str, trio.CancelScope] = {}
+        self._retiring: set[str] = set()
         self.moves = moves or MoveBudget(per_s=10.0, share=0.2, now_s=0.0)
+        self.owed: Callable[[str], int] = _nothing  # reversals; who knows is made after this
+        self.added: Callable[[Upstream], None] = _ignored
+        self._team(groups)
+
+    def _team(self, groups: Iterable[Group]) -> None:
         teams = [{member.upstream for member in group.members} for group in groups]
         for name, upstream in self._by_name.items():
             mates = set[str]().union(*(team for team in teams if name in team))
@@ -41,7 +62,7 @@ class Pool:
         return self._by_name.get(name)
 
     def __iter__(self) -> Iterator[Upstream]:
-        return iter(self._by_name.values())
+        return iter(list(self._by_name.values()))
 
     @staticmethod
     def candidates(upstreams: Sequence[Upstream]) -> Iterator[Upstream]:
@@ -70,9 +91,87 @@ class Pool:
             if (other := self._by_name.get(name)) is not None
         )
 
+    # --- running --------------------------------------------------------------------------
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run every upstream until cancelled; started once each may issue STANs."""
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             for upstream in self._by_name.values():
-                await nursery.start(upstream.run)
+                await nursery.start(self._live, upstream)
             task_status.started()
+
+    async def _live(
+        self,
+        upstream: Upstream,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        with trio.CancelScope() as scope:
+            self._scopes[upstream.name] = scope
+            await upstream.run(task_status)
+
+    # --- another configuration ------------------------------------------------------------
+
+    def apply(self, all_means: Iterable[Means], *, groups: Iterable[Group]) -> None:
+        """Change those that are configured otherwise now, begin the new ones, retire the rest.
+
+        One that is removed gets nothing new, and stays until what is under way and what is owed to
+        it is done.
+        """
+        wanted = {means.settings.name: means for means in all_means}
+        for name, means in wanted.items():
+            upstream = self._by_name.get(name)
+            if upstream is None:
+                self._begin(means)
+                continue
+            if name in self._retiring:
+                self._retiring.discard(name)
+                upstream.set_control(Control.ENABLED)
+            upstream.apply(means)
+        for name, upstream in self._by_name.items():
+            if name not in wanted and name not in self._retiring:
+                self._retiring.add(name)
+                upstream.retired = True
+                if self._nursery is not None:
+                    self._nursery.start_soon(self._retire, upstream)
+        self._team(groups)
+
+    def _begin(self, means: Means) -> None:
+        if self._make is None:
+            return
+        upstream = self._by_name[means.settings.name] = self._make(means)
+        self.added(upstream)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._first_start, upstream)
+
+    async def _first_start(self, upstream: Upstream) -> None:
+        while self._restore_stans is not None:
+            try:
+                await self._restore_stans(upstream)
+            except StoreError:
+                await trio.sleep(_RETRY_S)  # the store says so itself
+            else:
+                break
+        await self._live(upstream)
+
+    async def _retire(self, upstream: Upstream) -> None:
+        """Polled: what it waits for may take days."""
+        name = upstream.name
+        while upstream.pending or self.owed(name):
+            await trio.sleep(_RETIRING_LOOK_S)
+            if name not in self._retiring:
+                return
+        upstream.set_control(Control.DRAINED)
+        await upstream.links.until_closed()
+        if name in self._retiring:
+            self._retiring.discard(name)
+            del self._by_name[name]
+            self._scopes.pop(name).cancel()
+
+
+def _nothing(upstream: str) -> int:
+    return 0
+
+
+def _ignored(upstream: Upstream) -> None:
+    """Nobody is told."""

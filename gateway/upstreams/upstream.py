@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
-from functools import partial
+from typing import Any
 
 import trio
 
@@ -20,6 +20,7 @@ from gateway.upstreams.correlation import LateRequests, Pending, answer_key
 from gateway.upstreams.health import Health
 from gateway.upstreams.latencies import Latencies
 from gateway.upstreams.link import Connect, Link
+from gateway.upstreams.links import Links
 from gateway.upstreams.opening import Caller, CallsTaken
 from gateway.upstreams.protocol import LinkEvent
 from gateway.upstreams.stan import StanRing
@@ -53,6 +54,16 @@ class Control(StrEnum):
     ENABLED = "enabled"
     DRAINED = "drained"  # what is under way is finished; then its links are signed off and closed
     DISABLED = "disabled"  # its links are closed at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What an upstream is spoken to with: its settings, and what was read and made for them."""
+
+    settings: UpstreamSettings
+    codec: Codec
+    tls: ssl.SSLContext | None = None
+    terminals: BoardedTerminals = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,32 +115,29 @@ class Upstream:
 
     def __init__(
         self,
-        settings: UpstreamSettings,
+        means: Means,
         *,
-        codec: Codec,
-        tls: ssl.SSLContext | None,
         clock: Clock,
         emit: Emit,
         random: Callable[[], float],
         reserve_stans: ReserveStans,
         on_answered: OnAnswered,
         connect_with: Callable[[str], Connect] | None = None,
-        terminals: BoardedTerminals | None = None,
     ) -> None:
-        self.settings = settings
-        self.adaptation = Adaptation(settings, terminals or {})
+        settings = means.settings
         self.name = settings.name
-        self.codec = codec
+        self._use(means)
         self.stans = StanRing(late_max_ms=round(settings.late_max_s * 1000))
         self.control = Control.ENABLED
+        self.retired = False  # not configured any more: nothing new is sent to it
         self.on_late: OnLate = _ignore  # who is told of late answers is made after the upstreams
         self.others_up: Callable[[], bool] = _nobody_else
         self.latencies = Latencies()
         self.health = UpstreamHealth(settings.health, random=random, changed=self._health_changed)
-        self._answer_s = settings.answer_s_by_kind
-        self._approving = frozenset(settings.approving_codes)
         self._clock = clock
         self._emit = emit
+        self._random = random
+        self._connect_with = connect_with
         self._reserve_stans = reserve_stans
         self._on_answered = on_answered
         self._late = LateRequests(count_max=_LATE_PER_UPSTREAM_MAX)
@@ -138,32 +146,56 @@ class Upstream:
         self._stans_short = False
         self._reservation_wanted = trio.Event()
         self.calls: CallsTaken | None = None
-        self.links = [
+        if settings.listen is not None and connect_with is None:
+            self.calls = CallsTaken(lambda: (self.settings, self._tls), emit=emit)
+        self.links = Links(self._made_links(), changed=lambda: self._changed)
+
+    def _use(self, means: Means) -> None:
+        settings = means.settings
+        self.settings = settings
+        self.codec = means.codec
+        self.adaptation = Adaptation(settings, means.terminals)
+        self._tls = means.tls
+        self._answer_s = settings.answer_s_by_kind
+        self._approving = frozenset(settings.approving_codes)
+
+    def _made_links(self) -> list[Link]:
+        settings = self.settings
+        if self.calls is not None:
+            ways: list[tuple[str, Connect]] = [(self.calls.address, self.calls.wait)]
+        else:
+            # With the certificates of the day, whenever it calls.
+            call = self._connect_with or Caller(settings, lambda: self._tls).at
+            ways = [(address, call(address)) for address in settings.addresses]
+        return [
             Link(
                 f"{settings.name}/{where}/{number}",
                 settings=settings,
-                codec=codec,
+                codec=self.codec,
                 connect=connect,
                 owner=self,
                 latencies=self.latencies,
-                clock=clock,
-                emit=emit,
-                random=random,
+                clock=self._clock,
+                emit=self._emit,
+                random=self._random,
             )
-            for where, connect in self._ways(tls, connect_with)
+            for where, connect in ways
             for number in range(1, settings.links + 1)
         ]
 
-    def _ways(
-        self, tls: ssl.SSLContext | None, connect_with: Callable[[str], Connect] | None
-    ) -> list[tuple[str, Connect]]:
-        """How its links get their connections."""
-        settings = self.settings
-        if settings.listen is not None and connect_with is None:
-            self.calls = CallsTaken(settings, tls, emit=self._emit)
-            return [(settings.listen, self.calls.wait)]
-        call = connect_with or Caller(settings, tls).at
-        return [(address, call(address)) for address in settings.addresses]
+    def apply(self, means: Means) -> None:
+        """Take other settings from now on.
+
+        Where its links are made in another way now, new ones come up; then the old ones finish
+        what is under way on them, sign off and are closed.
+        """
+        before = self.settings
+        self.retired = False
+        self._use(means)
+        self.health.use(means.settings.health)
+        if _of_links(before) != _of_links(means.settings):
+            start = self.control is Control.ENABLED
+            self.links.exchange(self._made_links(), means.settings, start=start)
 
     # --- asking ---------------------------------------------------------------------------
 
@@ -184,7 +216,7 @@ class Upstream:
 
     def standing(self, now_s: float) -> Standing:
         """Whether it may get one more request, which is then counted as meant for it."""
-        if self.control is not Control.ENABLED:
+        if self.control is not Control.ENABLED or self.retired:
             return Standing.AWAY
         if not self.ready:
             return Standing.FULL if any(link.up for link in self.links) else Standing.AWAY
@@ -341,19 +373,16 @@ class Upstream:
     def set_control(self, control: Control) -> None:
         """Drain, disable, or take it into use again. What is owed to it waits until then."""
         self.control = control
-        event = {
+        events = {
             Control.ENABLED: (LinkEvent.ENABLE, LinkEvent.RESUME),
             Control.DRAINED: (LinkEvent.ENABLE, LinkEvent.DRAIN),
             Control.DISABLED: (LinkEvent.DISABLE,),
         }[control]
-        for link in self.links:
-            for one in event:
-                link.steer(one)
+        self.links.steer(*events)
 
     def reconnect(self) -> None:
         """Close every connection and make it anew; what is pending on it is in doubt."""
-        for link in self.links:
-            link.steer(LinkEvent.RECONNECT)
+        self.links.steer(LinkEvent.RECONNECT)
 
     def status(self) -> UpstreamStatus:
         health, latencies = self.health, self.latencies
@@ -405,8 +434,7 @@ class Upstream:
             nursery.start_soon(self._keep_health)
             if self.calls is not None:
                 await nursery.start(self.calls.run)
-            for link in self.links:
-                nursery.start_soon(partial(link.run, start=self.control is Control.ENABLED))
+            self.links.run(nursery, start=self.control is Control.ENABLED)
             task_status.started()
 
     async def _keep_health(self) -> None:
@@ -446,6 +474,32 @@ class Upstream:
         except StoreError:
             # The store says so itself; without a reservation no STAN is issued.
             return False
+
+
+# What may change without another connection.
+_NOT_OF_LINKS = frozenset(
+    (
+        "callers",
+        "answer_s",
+        "late_max_s",
+        "pending_max",
+        "rrn",
+        "answer_s_by_kind",
+        "approving_codes",
+        "merchants",
+        "knows_terminals",
+        "terminal_id",
+        "merchant_id",
+        "terminals_file",
+        "terminals_max",
+        "fields",
+        *(name for name in UpstreamSettings.model_fields if name.startswith("reversal")),
+    )
+)
+
+
+def _of_links(settings: UpstreamSettings) -> dict[str, Any]:
+    return settings.model_dump(exclude=set(_NOT_OF_LINKS))
 
 
 def _ignore(transaction_id: int, answer: Message) -> None:

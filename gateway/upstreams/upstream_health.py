@@ -47,6 +47,10 @@ class AnswerWindow:
         self._last = _Half(-inf)
         self._now = _Half(-inf)
 
+    def use(self, settings: HealthSettings) -> None:
+        self._settings = settings
+        self._half_s = settings.answers_s / 2
+
     def clear(self) -> None:
         self._last, self._now = _Half(-inf), _Half(-inf)
 
@@ -160,6 +164,11 @@ class UpstreamHealth:
         claimed_s = self._probe_claimed_s
         # A claim that nobody redeems is void one day, lest the upstream stay unused for ever.
         return claimed_s is None or now_s >= claimed_s + self._settings.eject_max_s
+
+    def use(self, settings: HealthSettings) -> None:
+        """Judge by these from now on."""
+        self._settings = settings
+        self._window.use(settings)
 
     def released(self) -> None:
         """What `admits` let through was not sent after all."""

@@ -37,7 +37,7 @@ from gateway.transactions.request import Reply, Request
 from gateway.transactions.reversals import Reversals
 from gateway.upstreams.pool import Pool
 from gateway.upstreams.routing import Router
-from gateway.upstreams.upstream import Upstream
+from gateway.upstreams.upstream import Means, Upstream
 from gateway.wire.message import Kind, Message, kind_of, repeat_mti
 from tests.support.acquirer import CODEC, FakeAcquirer
 from tests.support.fake_store import FakeStore
@@ -313,9 +313,7 @@ class Rig:
             await self.store.commit(ReserveStans(upstream, first, now_ms))
 
         return Upstream(
-            upstream_settings(name, **self._settings),
-            codec=CODEC,
-            tls=None,
+            Means(settings=upstream_settings(name, **self._settings), codec=CODEC),
             clock=self.clock,
             emit=self.emit,
             random=lambda: 0.5,

@@ -18,7 +18,7 @@ from gateway.telemetry.events import Event
 from gateway.upstreams.budget import MoveBudget
 from gateway.upstreams.pool import Pool
 from gateway.upstreams.protocol import LinkState
-from gateway.upstreams.upstream import Control, Standing, Upstream
+from gateway.upstreams.upstream import Control, Means, Standing, Upstream
 from gateway.wire.message import Kind, Message, kind_of
 from gateway.wire.stream import TcpStream, connect
 from tests.support.acquirer import CODEC, FakeAcquirer, approve, silent, with_code
@@ -85,9 +85,7 @@ def made_of(acquirer: FakeAcquirer, **changes: Any) -> Made:
         await trio.lowlevel.checkpoint()
 
     upstream = Upstream(
-        settings(**changes),
-        codec=CODEC,
-        tls=None,
+        Means(settings=settings(**changes), codec=CODEC),
         clock=VirtualClock(0),
         emit=lambda event, **fields: events.append((event, fields)),
         random=lambda: 0.5,

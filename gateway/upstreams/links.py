@@ -1,0 +1,89 @@
+"""The links of one upstream: run together, and exchanged for others without a pause."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import trio
+
+from gateway.settings.schema import Upstream as UpstreamSettings
+from gateway.upstreams.link import Link
+from gateway.upstreams.protocol import CONNECTED, LinkEvent
+
+
+class Links:
+    """All links of an upstream. `changed` gives the event that is set when one of them changes."""
+
+    def __init__(self, links: list[Link], *, changed: Callable[[], trio.Event]) -> None:
+        self._links = links
+        self._changed = changed
+        self._nursery: trio.Nursery | None = None
+        self._scopes: dict[Link, trio.CancelScope] = {}
+        self._exchanging = trio.Lock()
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter(self._links)
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def __getitem__(self, index: int) -> Link:
+        return self._links[index]
+
+    def run(self, nursery: trio.Nursery, *, start: bool) -> None:
+        """Run them in this nursery; where they are not to start they wait for an operator."""
+        self._nursery = nursery
+        for link in self._links:
+            nursery.start_soon(self._live, link, start)
+
+    async def _live(self, link: Link, start: bool) -> None:
+        with trio.CancelScope() as scope:
+            self._scopes[link] = scope
+            await link.run(start=start)
+
+    def steer(self, *events: LinkEvent) -> None:
+        """Tell each of them what an operator wants."""
+        for link in list(self._links):
+            for event in events:
+                link.steer(event)
+
+    def exchange(self, coming: list[Link], settings: UpstreamSettings, *, start: bool) -> None:
+        """Have these in place of those. The old ones take requests until the new ones are up."""
+        if self._nursery is None:
+            self._links = coming
+        else:
+            self._nursery.start_soon(self._exchange, self._nursery, coming, settings, start)
+
+    async def _exchange(
+        self,
+        nursery: trio.Nursery,
+        coming: list[Link],
+        settings: UpstreamSettings,
+        start: bool,
+    ) -> None:
+        async with self._exchanging:
+            leaving = self._links
+            # Where the acquirer calls us it has to lose a connection before it makes another.
+            overlaps = start and settings.listen is None
+            self._links = [*coming, *leaving] if overlaps else coming
+            for link in coming:
+                nursery.start_soon(self._live, link, start)
+            if overlaps:
+                with trio.move_on_after(settings.connect_s + 2 * settings.network.sign_on_s):
+                    await self._until(lambda: all(link.up for link in coming))
+                self._links = coming
+            for link in leaving:
+                link.steer(LinkEvent.DRAIN)
+            slowest_s = max(settings.answer_s, *settings.answer_s_by_kind.values(), 0.0)
+            with trio.move_on_after(slowest_s + settings.network.sign_on_s):
+                await self._until(lambda: not any(link.life.state in CONNECTED for link in leaving))
+            for link in leaving:
+                self._scopes.pop(link).cancel()
+
+    async def until_closed(self) -> None:
+        """Return once none of them has a connection."""
+        await self._until(lambda: not any(link.life.state in CONNECTED for link in self._links))
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            await self._changed().wait()
