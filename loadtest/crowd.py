@@ -95,9 +95,10 @@ class Crowd:
             for terminal in self._terminals:
                 nursery.start_soon(call, terminal)
 
-    async def come(self, *, per_s: float, seconds: float, till: trio.Nursery) -> None:
+    async def come(
+        self, *, start_s: float, per_s: float, seconds: float, till: trio.Nursery
+    ) -> None:
         """Sends customers for so long, evenly spaced; their purchases end in the nursery `till`."""
-        start_s = trio.current_time()
         for number in range(round(per_s * seconds)):
             due_s = start_s + number / per_s
             await trio.sleep_until(due_s)

@@ -294,7 +294,9 @@ class _Run:
             with trio.move_on_after(seconds + 2 * options.till_s(case) + options.converge_s):
                 async with trio.open_nursery() as tills, trio.open_nursery() as nursery:
                     nursery.start_soon(self._act, sick)
-                    await crowd.come(per_s=options.rate, seconds=seconds, till=tills)
+                    await crowd.come(
+                        start_s=times.start_s, per_s=options.rate, seconds=seconds, till=tills
+                    )
                     times.end_s = trio.current_time()
         finally:
             gc.unfreeze()

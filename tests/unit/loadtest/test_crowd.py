@@ -83,7 +83,7 @@ async def test_a_slow_gateway_does_not_hold_customers_back(
     await crowd.open()
     start_s = trio.current_time()
     async with trio.open_nursery() as selling:
-        await crowd.come(per_s=10, seconds=2, till=selling)
+        await crowd.come(start_s=start_s, per_s=10, seconds=2, till=selling)
         assert trio.current_time() - start_s == pytest.approx(1.9)
     assert [due_s - start_s for due_s in crowd.came] == pytest.approx([n / 10 for n in range(20)])
     assert sorted(sale.due_s for sale in crowd.sales) == crowd.came
