@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from gateway.errors import OperatorError
-from gateway.node import Node
 from gateway.policy.blockfiles import Parsed, assemble, parse
 from gateway.policy.blocklists import Blocklists, ListName
 from gateway.policy.decide import Policy
@@ -26,6 +26,9 @@ from gateway.terminals.enrolment import Terms
 from gateway.terminals.registry import terms_of
 from gateway.transactions.version import Version
 from gateway.upstreams.routing import Pending, Share
+
+if TYPE_CHECKING:
+    from gateway.node import Node  # `gateway check` needs none, and starts faster without
 
 
 @dataclass(frozen=True, slots=True)

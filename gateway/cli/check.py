@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +13,12 @@ from rich.console import Console
 from rich.text import Text
 
 from gateway.clock import SystemClock, utc
+from gateway.live import prepare
 from gateway.settings.addresses import listening_sockets
 from gateway.settings.check import Report
 from gateway.settings.check import check as check_configuration
-from gateway.settings.findings import Finding
+from gateway.settings.findings import Finding, SettingsError
+from gateway.settings.reload import read_whole
 
 _OK, _FINDINGS, _USAGE = 0, 1, 2
 
@@ -37,11 +40,22 @@ def check(
     report = check_configuration(
         config, now=utc(SystemClock().wall_ms()), addresses_in_use=listening_sockets()
     )
+    if report.ok:
+        report = _with_lists(config, report)
     if json:
         _print_json(report)
     else:
         _print_lines(config, report)
     raise typer.Exit(_OK if report.ok else _FINDINGS)
+
+
+def _with_lists(config: Path, report: Report) -> Report:
+    """The blocklists and all else that decides on requests, as the daemon would read it."""
+    try:
+        whole = read_whole(config.absolute(), prepare)
+    except SettingsError as error:
+        return replace(report, findings=(*report.findings, *error.findings))
+    return replace(report, version=whole.prepared.configuration.version)
 
 
 def _print_json(report: Report) -> None:

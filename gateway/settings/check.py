@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -50,6 +52,7 @@ def check(path: Path, *, now: datetime, addresses_in_use: Sequence[ListeningSock
         looker.keyring()
         looker.places()
         looker.alarm_command()
+        looker.operators()
         looker.addresses(addresses_in_use)
     return Report(tuple(reading.findings.in_order()), reading.version)
 
@@ -155,6 +158,25 @@ class _Checks:
                 "write the absolute path of an executable file",
             )
 
+    def operators(self) -> None:
+        """Users and groups that this machine does not know give nobody anything."""
+        for operator in self._top.parts("operators"):
+            for path, user in operator.texts("users"):
+                if not user.isdigit() and not _known(pwd.getpwnam, user):
+                    self._findings.warning(
+                        path,
+                        f"there is no user {shown_value(user)} on this machine",
+                        "write a user's name or number; `getent passwd` lists those there are",
+                    )
+        node = self._top.part("node")
+        group = node.text("admin_group")
+        if group is not None and not _known(grp.getgrnam, group):
+            self._findings.error(
+                node.at("admin_group"),
+                f"there is no group {shown_value(group)} on this machine",
+                "`getent group` lists those there are",
+            )
+
     def addresses(self, in_use: Sequence[ListeningSocket]) -> None:
         own_pid = self._daemon_pid()
         for path, text, shared in listen_addresses(self._top):
@@ -229,6 +251,14 @@ class _Checks:
 
     def _search_path(self) -> str:
         return os.environ.get("PATH", os.defpath)
+
+
+def _known(look_up: Callable[[str], object], name: str) -> bool:
+    try:
+        look_up(name)
+    except KeyError:
+        return False
+    return True
 
 
 def _kind(file: Path) -> Literal["file", "folder", "other", "absent"]:

@@ -99,3 +99,38 @@ def test_a_file_that_is_none_is_wrong_usage(name: str, tmp_path: Path) -> None:
 
 def test_an_unknown_option_is_wrong_usage() -> None:
     assert run("--confg", "x").exit_code == 2
+
+
+def test_a_card_number_in_a_blocklist_is_found_and_not_repeated(config: Path) -> None:
+    lists = config.parent / "blocklists"
+    lists.mkdir()
+    (lists / "cards").write_text("# stolen\n4111111111111111\n")
+    result = run("--config", str(config))
+    assert result.exit_code == 1
+    assert f"{lists / 'cards'}:2: " in result.output
+    assert "4111111111111111" not in result.output
+    (lists / "cards").write_text("# stolen\n")
+    assert run("--config", str(config)).exit_code == 0
+
+
+def test_operators_that_are_nobody(config: Path) -> None:
+    config.write_text(
+        SOUND.replace("[store]", 'admin_group = "no-such-group"\n[store]')
+        + '[[operators]]\nname = "anna"\nusers = ["no-such-user", "1001"]\nroles = ["viewer"]\n'
+    )
+    result = run("--config", str(config))
+    assert result.exit_code == 1
+    assert 'no user "no-such-user"' in result.output
+    assert 'no group "no-such-group"' in result.output
+    assert "1001" not in result.output
+
+
+def test_two_must_be_two(config: Path) -> None:
+    one = '[[operators]]\nname = "anna"\nusers = ["0"]\nroles = ["admin"]\n'
+    wanted = '[approvals]\nactions = ["terminals.resume"]\n'
+    config.write_text(SOUND + one + wanted)
+    assert "wants two operators, and there is one" in run("--config", str(config)).output
+    config.write_text(SOUND + one + one.replace("anna", "ben") + wanted)
+    assert '"0" is operator "anna" already' in run("--config", str(config)).output
+    config.write_text(SOUND + one + one.replace("anna", "ben").replace('"0"', '"1"') + wanted)
+    assert run("--config", str(config)).exit_code == 0
