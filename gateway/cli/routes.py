@@ -43,6 +43,7 @@ app = typer.Typer(
 )
 
 _BIN_DIGITS_MAX = 11
+_BIN_DIGITS_SHOWN = 6  # as everywhere
 # ISO 4217, by their digits: the currencies without a minor unit, and those with a thousandth. All
 # others have a hundredth.
 _WHOLE = frozenset(
@@ -241,7 +242,7 @@ def _view(
             "kind": str(subject.kind),
             "terminal_id": subject.terminal_id.rstrip(),
             "merchant_id": subject.merchant_id,
-            "card_bin": subject.card,
+            "card_bin": subject.card[:_BIN_DIGITS_SHOWN],
             "entry_mode": str(subject.entry_mode),
             "currency": subject.currency,
             "amount_minor": subject.amount_minor,

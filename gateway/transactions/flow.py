@@ -272,7 +272,9 @@ class Flow:
     ) -> Reply:
         """Take a request to the first upstream that it can be sent to, and to no other after."""
         message = message or request.message
-        unfit = {one.name: one.adaptation.refusal(message) for one in upstreams}
+        # A request ends under the rules that it began with, whatever is edited meanwhile.
+        adaptations = {one.name: one.adaptation for one in upstreams}
+        unfit = {name: one.refusal(message) for name, one in adaptations.items()}
         fit = [one for one in upstreams if not unfit[one.name]]
         self._pool.moves.served()
         intended = False
@@ -283,7 +285,8 @@ class Flow:
             if stan is None:
                 continue
             outgoing = self._outgoing(draft, message, upstream, stan)
-            sent = upstream.adaptation.outgoing(outgoing)
+            adaptation = adaptations[upstream.name]
+            sent = adaptation.outgoing(outgoing)
             # On disk before the first byte leaves: recovery must know what may have been sent.
             if not intended:
                 self._records.plan(
@@ -305,7 +308,7 @@ class Flow:
                 return await self._outcomes.in_doubt(request, draft)
             if not answer.response_code:
                 return await self._outcomes.in_doubt(request, draft)
-            answer = upstream.adaptation.incoming(answer, request=outgoing, sent=sent)
+            answer = adaptation.incoming(answer, request=outgoing, sent=sent)
             return await self._outcomes.answered(request, draft, upstream, answer)
         if not fit:
             why = next(reversed(unfit.values()), why)
