@@ -157,10 +157,10 @@ class Pool:
     async def _retire(self, upstream: Upstream) -> None:
         """Polled: what it waits for may take days."""
         name = upstream.name
-        while upstream.pending or self.owed(name):
+        while name in self._retiring and (upstream.pending or self.owed(name)):
             await trio.sleep(_RETIRING_LOOK_S)
-            if name not in self._retiring:
-                return
+        if name not in self._retiring:
+            return  # it is configured again
         upstream.set_control(Control.DRAINED)
         await upstream.links.until_closed()
         if name in self._retiring:

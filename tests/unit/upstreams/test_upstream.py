@@ -451,3 +451,141 @@ def test_moves_are_bounded() -> None:
     assert sum(budget.take(1.0) for _ in range(1_000)) == pytest.approx(20, abs=1)
     never = MoveBudget(per_s=0.0, share=0.0, now_s=0.0)
     assert sum(never.take(9.0) for _ in range(9)) == 1
+
+
+# --- another configuration ------------------------------------------------------------------------
+
+
+class Site:
+    """A pool over acquirers by address, which a configuration may change."""
+
+    def __init__(self) -> None:
+        self.acquirers = {address: FakeAcquirer() for address in ("a:1", "a:2", "b:1")}
+        self.added: list[str] = []
+        self.owed: dict[str, int] = {}
+        self.pool = Pool(
+            [self.make(self.means("a", "a:1"))], make=self.make, restore_stans=self.restore
+        )
+        self.pool.added = lambda upstream: self.added.append(upstream.name)
+        self.pool.owed = lambda name: self.owed.get(name, 0)
+
+    def means(self, name: str, *addresses: str, **changes: Any) -> Means:
+        made = settings(name=name, addresses=list(addresses), **changes)
+        return Means(settings=made, codec=CODEC)
+
+    def make(self, means: Means) -> Upstream:
+        async def reserve(upstream: str, first: int, now_ms: int) -> None:
+            await trio.lowlevel.checkpoint()
+
+        return Upstream(
+            means,
+            clock=VirtualClock(0),
+            emit=lambda event, **fields: None,
+            random=lambda: 0.5,
+            reserve_stans=reserve,
+            on_answered=lambda name, seconds: None,
+            connect_with=lambda address: self.acquirers[address].connect_with(address),
+        )
+
+    async def restore(self, upstream: Upstream) -> None:
+        await trio.lowlevel.checkpoint()
+        upstream.stans.restore([], now_ms=0)
+
+    async def code(self, name: str, stan: int = 1) -> str:
+        answer = await self.pool[name].ask(purchase(stan), transaction_id=stan, kind=Kind.PURCHASE)
+        return answer.response_code
+
+    def purchases(self, address: str) -> int:
+        return len(self.acquirers[address].of("0200"))
+
+
+@asynccontextmanager
+async def site() -> AsyncIterator[Site]:
+    made = Site()
+    async with trio.open_nursery() as nursery:
+        for acquirer in made.acquirers.values():
+            nursery.start_soon(acquirer.run)
+        await nursery.start(made.pool.run)
+        await trio.testing.wait_all_tasks_blocked()
+        yield made
+        nursery.cancel_scope.cancel()
+
+
+async def test_another_address_comes_up_before_the_first_is_left() -> None:
+    async with site() as made:
+        waiting: list[Message] = []
+
+        def later(request: Message) -> Message | None:
+            if request.mti[1] == "8":
+                return approve(request)
+            waiting.append(request)
+            return None
+
+        made.acquirers["a:1"].script = later
+        codes: list[str] = []
+
+        async def ask() -> None:
+            codes.append(await made.code("a"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            made.acquirers["a:2"].script = silent  # its echo comes later
+            made.pool.apply([made.means("a", "a:2")], groups=[])
+            await trio.testing.wait_all_tasks_blocked()
+            assert made.pool["a"].ready  # over the old link
+            made.acquirers["a:2"].script = approve
+            await made.acquirers["a:2"].send(approve(made.acquirers["a:2"].received[0]))
+            await trio.testing.wait_all_tasks_blocked()
+            assert await made.code("a", stan=2) == "00"
+            assert made.purchases("a:2") == 1
+            # What was under way on the old one is answered all the same.
+            await made.acquirers["a:1"].send(approve(waiting[0]))
+        assert codes == ["00"]
+        await trio.testing.wait_all_tasks_blocked()
+        assert [link.name for link in made.pool["a"].links] == ["a/a:2/1"]
+
+
+async def test_a_change_that_is_none_of_its_links_keeps_them() -> None:
+    async with site() as made:
+        made.pool.apply([made.means("a", "a:1", approving_codes=["00", "A2"])], groups=[])
+        await trio.testing.wait_all_tasks_blocked()
+        assert made.pool["a"].settings.approving_codes == ["00", "A2"]
+        assert made.pool["a"].links[0].life.attempts == 1
+        assert len(made.acquirers["a:1"].of("0800")) == 1
+
+
+async def test_one_that_is_added_is_used() -> None:
+    async with site() as made:
+        made.pool.apply([made.means("a", "a:1"), made.means("b", "b:1")], groups=[])
+        await trio.testing.wait_all_tasks_blocked()
+        assert made.added == ["b"]
+        assert await made.code("b") == "00"
+
+
+async def test_one_that_is_removed_stays_until_nothing_is_owed_to_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with site() as made:
+        made.owed["a"] = 1
+        made.pool.apply([made.means("b", "b:1")], groups=[])
+        await trio.sleep(5.0)
+        gone = made.pool["a"]
+        assert gone.standing(trio.current_time()) is Standing.AWAY
+        assert gone.ready  # for what is owed
+        made.owed["a"] = 0
+        await trio.sleep(5.0)
+        assert made.pool.get("a") is None
+        assert not gone.ready
+
+
+async def test_one_that_is_removed_by_mistake_is_back_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with site() as made:
+        made.owed["a"] = 1
+        made.pool.apply([made.means("b", "b:1")], groups=[])
+        made.pool.apply([made.means("a", "a:1"), made.means("b", "b:1")], groups=[])
+        made.owed["a"] = 0
+        await trio.sleep(5.0)
+        assert await made.code("a") == "00"
