@@ -228,6 +228,7 @@ async def _assembled(
         measures=metrics,
         under_way_max=settings.limits.under_way_max,
         refusals_max=settings.repeats.refusals_remembered_max,
+        repeats_window_s=settings.repeats.window_h * 3_600,
     )
     count = ConnectionCount(count_max=_connections_max(settings.node.connections_max))
     return Node(

@@ -472,7 +472,9 @@ class Route(Table):
 
 
 class Repeats(Table):
-    window_h: float = Field(default=24.0, gt=0, le=24 * 31)
+    window_h: float = Field(  # a batch and STAN (DE60.2, DE11) stand for one request so long
+        default=24.0, gt=0, le=24 * 31
+    )
     original_days: int = Field(default=30, ge=1, le=400)  # how old a void's or refund's may be
     undelivered_grace_s: Seconds = 60.0  # then an approval nobody got is reversed
     tombstones_max: int = Field(default=100_000, ge=1, le=10_000_000)

@@ -347,6 +347,12 @@ CREATE TRIGGER trim INSTEAD OF INSERT ON other_operations WHEN new.operation = 1
     );
 END;
 
+CREATE TRIGGER free_key INSTEAD OF INSERT ON other_operations WHEN new.operation = 19 BEGIN
+    UPDATE transactions SET repeat_key = repeat_key || '#' || transaction_id
+        WHERE transaction_id = new.id;
+    SELECT RAISE(ABORT, 'no such transaction') WHERE changes() = 0;
+END;
+
 CREATE TRIGGER put_note INSTEAD OF INSERT ON other_operations WHEN new.operation = 18 BEGIN
     INSERT OR REPLACE INTO notes SELECT new.a, new.b WHERE new.b <> '';
     DELETE FROM notes WHERE name = new.a AND new.b = '';

@@ -16,6 +16,7 @@ from gateway.store.store import (
     DeviceState,
     EndReversal,
     Forget,
+    FreeKey,
     MarkDelivered,
     MarkManyDelivered,
     NoteAttempt,
@@ -241,6 +242,10 @@ def _put_note(change: PutNote) -> tuple[Row, int]:
     return _padded(18, 0, change.name, change.text), 1
 
 
+def _free_key(change: FreeKey) -> tuple[Row, int]:
+    return _padded(19, change.transaction_id), 1
+
+
 def _padded(*values: object) -> Row:
     return values + (None,) * (COLUMNS - len(values))
 
@@ -262,6 +267,7 @@ _WRITERS: Final[dict[type, Callable[[Any], tuple[Row, int]]]] = {
     Forget: _forget,
     Trim: _trim,
     PutNote: _put_note,
+    FreeKey: _free_key,
 }
 
 # --- and back -------------------------------------------------------------------------------------

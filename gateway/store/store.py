@@ -321,6 +321,13 @@ class TouchDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class FreeKey:
+    """A transaction's repeat key may come again: it keeps it only as the beginning of its own."""
+
+    transaction_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class PutNote:
     """A small fact that holds until it is changed, by name: what an operator has set."""
 
@@ -373,6 +380,7 @@ Operation = (
     | PutDevice
     | TouchDevice
     | PutNote
+    | FreeKey
 )
 
 

@@ -31,6 +31,7 @@ _UNDONE = frozenset(
     (State.TIMED_OUT, State.REVERSAL_OWED, State.REVERSED, State.GIVEN_UP, State.CLOSED)
 )
 
+BATCH_MARK = "B"  # begins a repeat key with a batch number, which has no date in it
 _DAYS_AHEAD_MAX = 7  # a local date further ahead than this belongs to last year
 _ATC_TAG = "9F3602"  # application transaction counter, always two bytes
 
@@ -71,7 +72,7 @@ def key_prefix(*, terminal_id: str, stan: str, day: str = "", batch: str = "") -
 
     The day comes first so that the store's index grows at its end.
     """
-    period = f"B{batch}" if batch else f"D{day}"
+    period = f"{BATCH_MARK}{batch}" if batch else f"D{day}"
     return f"{period}/{terminal_id}/{stan}/"
 
 

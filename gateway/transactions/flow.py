@@ -32,6 +32,7 @@ from gateway.transactions.originals import (
 )
 from gateway.transactions.outcomes import Measures, Outcomes
 from gateway.transactions.records import Records
+from gateway.transactions.repeats import Repeats
 from gateway.transactions.request import Reply, Request
 from gateway.transactions.reversals import Reversals
 from gateway.transactions.takebacks import TakeBacks
@@ -73,6 +74,7 @@ class Flow:
         measures: Measures,
         under_way_max: int,
         refusals_max: int = 50_000,
+        repeats_window_s: float = 86_400.0,
     ) -> None:
         self._store = store
         self._records = records
@@ -85,6 +87,7 @@ class Flow:
         self._measures = measures
         self._under_way_max = under_way_max
         self._under_way: dict[str, Exchange] = {}
+        self._repeats = Repeats(store, window_ms=round(repeats_window_s * 1000))
         self._refusals = duplicates.Refusals(count_max=refusals_max)
         self._outcomes = Outcomes(
             records=records,
@@ -167,7 +170,7 @@ class Flow:
         refused = self._refusals.of(draft)
         if refused is not None:
             # Of what was done before, and could not be read when the refusal was given?
-            seen = await self._store.find_repeat(key)
+            seen = await self._repeats.find(draft)
             return refused if seen is None else self._answer_again(seen, request, draft)
         exchange = Exchange(draft)
         self._under_way[key] = exchange
@@ -210,7 +213,7 @@ class Flow:
         if isinstance(decision, Refused) or message.is_repeat or kind in FOLLOWING_KINDS:
             # A repeat passes identity only: what was done before is answered as it was. (For all
             # others the insert of the intent finds a repeat, at no cost of its own.)
-            seen = await self._store.find_repeat(draft.repeat_key)
+            seen = await self._repeats.find(draft)
             if seen is not None:
                 return self._answer_again(seen, request, draft)
         if await self._originals.graves.holds(draft):
@@ -292,7 +295,7 @@ class Flow:
                 self._records.plan(
                     draft, message, upstream=upstream.name, stan=stan, outgoing=outgoing
                 )
-                seen = await self._intend(draft)
+                seen = await self._repeats.intend(draft)
                 if seen is not None:
                     return self._answer_again(seen, request, draft)
                 intended = True
@@ -349,21 +352,10 @@ class Flow:
                 return await self._refuse_new(request, draft, Reason.NO_UPSTREAM, "STANs")
             outgoing = self._outgoing(draft, message, upstream, stan)
             self._records.plan(draft, message, upstream=upstream.name, stan=stan, outgoing=outgoing)
-            seen = await self._intend(draft)
+            seen = await self._repeats.intend(draft)
             if seen is not None:
                 return self._answer_again(seen, request, draft)
         return await self._outcomes.advice_kept(request, draft)
-
-    async def _intend(self, draft: Transaction) -> Transaction | None:
-        """Make the intent durable, or find what it repeats. Raises StoreError."""
-        try:
-            return await self._store.intend(draft)
-        except StoreError:
-            # What was answered before is answered again, as long as it can be read.
-            seen = await self._store.find_repeat(draft.repeat_key)
-            if seen is None or seen.transaction_id == draft.transaction_id:
-                raise
-            return seen
 
     async def _moved(self, draft: Transaction, upstream: Upstream, stan: int) -> bool:
         """Whether it is durable that the request goes to another upstream, the first having got
@@ -388,7 +380,7 @@ class Flow:
         self, request: Request, draft: Transaction, reason: Reason, rule: str
     ) -> Reply:
         """Refuse what cannot even be intended, unless it is a repeat: that was answered before."""
-        seen = await self._store.find_repeat(draft.repeat_key)
+        seen = await self._repeats.find(draft)
         if seen is not None:
             return self._answer_again(seen, request, draft)
         return self._refuse(request, reason, rule)
@@ -442,7 +434,7 @@ class Flow:
 
     async def _close_batch(self, request: Request, draft: Transaction) -> Reply:
         """Recorded like a transaction, so that a repeat of it does not close the next batch."""
-        seen = await self._intend(draft)
+        seen = await self._repeats.intend(draft)
         if seen is not None:
             if seen.response_code or not duplicates.same_content(seen, draft):
                 return self._answer_again(seen, request, draft)

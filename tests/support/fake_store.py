@@ -19,6 +19,7 @@ from gateway.store.store import (
     Device,
     EndReversal,
     Forget,
+    FreeKey,
     Leftover,
     MarkDelivered,
     MarkManyDelivered,
@@ -397,6 +398,10 @@ class FakeStore:
             case ReserveStans():
                 block = StanBlock(operation.upstream, operation.first, operation.reserved_ms)
                 self.blocks[operation.upstream, operation.first] = block
+            case FreeKey():
+                known = self.transactions.get(operation.transaction_id)
+                key = "" if known is None else f"{known.repeat_key}#{known.transaction_id}"
+                self._change(operation.transaction_id, repeat_key=key)
             case PutNote():
                 self.noted.pop(operation.name, None)
                 if operation.text:

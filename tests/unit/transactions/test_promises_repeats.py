@@ -427,3 +427,51 @@ async def test_a_repeat_after_the_hashing_key_was_replaced_is_still_one() -> Non
         store.transactions[1] = replace(known, card_token="0:of the old key", content="0:the same")
         assert (await made.ask(purchase())).message == first.message
         assert await made.code(purchase(changes={4: "000000002000"})) == "94"
+
+
+# --- within a set window --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("later_s", "changes", "code"),
+    [
+        (DAY_S - 60, {4: "000000000999"}, "94"),
+        (DAY_S + 60, {4: "000000000999"}, "00"),  # the terminal counts anew
+    ],
+)
+async def test_a_batch_and_stan_with_other_content_are_a_repeat_within_a_set_window(
+    later_s: int, changes: dict[int, str], code: str
+) -> None:
+    numbered = {60: "22000001"}
+    store = FakeStore()
+    async with rig(store) as made:
+        assert await made.code(purchase(changes=numbered)) == "00"
+    async with rig(store, clock=VirtualClock(START_MS + later_s * 1000)) as made:
+        again = purchase(changes=numbered | changes)
+        for message in (again, again, repeated(again)):
+            assert await made.code(message) == code
+        assert len(made.acquirers["a"].of("0200")) == (code == "00")
+        if code == "00":
+            # What is reversed is the last one, though both bear the same batch and STAN.
+            assert await made.code(reversal_of(again)) == "00"
+            assert store.transactions[1].state is State.ANSWERED
+            assert store.transactions[2].state is not State.ANSWERED
+
+
+async def test_the_same_sale_again_is_a_repeat_however_late() -> None:
+    store = FakeStore()
+    sales = purchase(changes={60: "22000001"}), purchase(2)
+    async with rig(store) as made:
+        for sale in sales:
+            assert await made.code(sale) == "00"
+    async with rig(store, clock=VirtualClock(START_MS + 3 * DAY_S * 1000)) as made:
+        for sale in sales:
+            assert await made.code(repeated(sale)) == "00"
+        assert made.acquirers["a"].received == []
+
+
+async def test_a_stan_that_comes_again_on_another_date_is_another_request() -> None:
+    async with rig() as made:
+        assert await made.code(purchase(changes={13: "1121"})) == "00"
+        assert await made.code(purchase(changes={13: "1120"})) == "00"
+        assert len(made.acquirers["a"].of("0200")) == 2
