@@ -380,6 +380,7 @@ def test_shipped_configurations(name: str, with_options: bool, site: Site) -> No
         text = re.sub(r'^#(?=[a-z\["])(?!production)', "", text, flags=re.MULTILINE)
         text = re.sub(r"^command = .*", 'command = ["sh"]', text, flags=re.MULTILINE)
     site.file.write_text(text, encoding="utf-8")
+    shutil.copy(ROOT / "config" / "wallets.csv", site.file.parent)
     report = site.check()
     assert report.ok, [str(finding) for finding in report.findings]
     unexpected = [
