@@ -343,7 +343,7 @@ class Network(Table):
 class Health(Table):
     """When an upstream, or one of its links, gets no new requests, and for how long."""
 
-    suspect_min_s: Seconds = 0.1  # a link silent for less than this is never suspected
+    suspect_min_s: Seconds = 0.06  # a link silent for less than this is never suspected
     suspect_factor: float = Field(default=3.0, ge=1, le=100)  # times the usual p99 latency
     suspect_unknown_s: Seconds = 1.0  # in its place, at least, until enough answers are known
     answers_known_min: int = Field(default=50, ge=1, le=10_000)  # that many are enough

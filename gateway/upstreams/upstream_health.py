@@ -106,6 +106,31 @@ class AnswerWindow:
         return sum(unavailable for _, unavailable in merged.values()), len(merged), ill
 
 
+class _Row:
+    """Bad answers without a good one between them: told long before they are half of a window."""
+
+    __slots__ = ("faults", "issuers", "length")
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.faults = 0  # 96
+        self.issuers: set[str] = set()  # BINs that were answered 91
+
+    def add(self, code: str, issuer: str) -> None:
+        self.length += 1
+        if code == SYSTEM_FAULT:
+            self.faults += 1
+        elif len(self.issuers) < _ISSUERS_MAX:
+            self.issuers.add(issuer)
+
+    def verdict(self, settings: HealthSettings) -> str:
+        """Why the upstream is sick, or nothing where it is not."""
+        counted = self.length if len(self.issuers) >= settings.issuers_min else self.faults
+        if counted < settings.answers_min:
+            return ""
+        return f"its last {self.length} answers were all 91 or 96"
+
+
 def _nobody(before: Health, now: Health, why: str) -> None:
     """Changes can be read from `state` as well."""
 
@@ -131,6 +156,7 @@ class UpstreamHealth:
         self.ejected_until_s: float | None = None  # None: nothing stands against it
         self.share = 1.0  # of the requests meant for it; less in a slow start
         self.ejections = 0  # in a row; each lasts twice as long as the last
+        self.ejected = 0  # times since the start
         self._settings = settings
         self._random = random
         self._changed = changed
@@ -138,6 +164,7 @@ class UpstreamHealth:
         self._lost_s = -inf  # when requests were lost last, or a link was silent
         self._timeouts = 0  # in a row
         self._window = AnswerWindow(settings)
+        self._row = _Row()
         self._blamed_for_answers = False  # by the last ejection
         self._up_since_s: float | None = None  # suspicion in between does not count
         self._probe_claimed_s: float | None = None
@@ -179,7 +206,7 @@ class UpstreamHealth:
         self.share = _FIRST_SHARE + (1 - _FIRST_SHARE) * (
             (now_s - ramp_from_s) / self._settings.slow_start_s
         )
-        if self.share >= 1:
+        if self.share >= 1 - 1e-9:  # times are floats
             self.share, self._ramp_from_s = 1.0, None
             return True
         self._credit += self.share
@@ -251,6 +278,10 @@ class UpstreamHealth:
         """A real answer: DE39, the card's BIN, and when its request was asked."""
         self._timeouts = 0
         self._window.add(code, issuer, now_s)
+        if code in _BAD:
+            self._row.add(code, issuer)
+        elif self._row.length:
+            self._row = _Row()
         if code in _BAD or self.state is not _UP:
             self._weigh(code, asked_s=asked_s, now_s=now_s, others_up=others_up)
 
@@ -263,7 +294,7 @@ class UpstreamHealth:
                 else:
                     self._see(UpstreamEvidence.PROBE_ANSWERED, now_s, "it answered its probe")
         elif others_up and self.state is not Health.DOWN:
-            sick = self._window.verdict()
+            sick = self._row.verdict(self._settings) or self._window.verdict()
             if sick:
                 self._see(UpstreamEvidence.SICK, now_s, sick, for_answers=True)
 
@@ -304,6 +335,7 @@ class UpstreamHealth:
         self.ejected_until_s = None
         self._timeouts = 0
         self._window.clear()
+        self._row = _Row()
         self._credit = 0.0
         self._ramp_from_s, self.share = (now_s, _FIRST_SHARE) if slowly else (None, 1.0)
 
@@ -314,4 +346,5 @@ class UpstreamHealth:
             self.ejections = 0
         eject_s = min(settings.eject_first_s * 2.0 ** min(self.ejections, 62), settings.eject_max_s)
         self.ejections += 1
+        self.ejected += 1
         self.ejected_until_s = now_s + eject_s * (1 - _JITTER + 2 * _JITTER * self._random())

@@ -12,7 +12,7 @@ from gateway.upstreams.health import Health
 from gateway.upstreams.latencies import Latencies
 from gateway.upstreams.link_health import LinkHealth, Look
 
-SETTINGS = Settings()
+SETTINGS = Settings(suspect_min_s=0.1)
 
 
 def usual(seconds: float, *, answers: int = 200) -> Latencies:

@@ -199,7 +199,7 @@ async def test_a_mute_link_is_suspected_asked_and_closed_long_before_the_time_ou
         asked_s = trio.current_time()
         assert await made.ask() == "in doubt"
         # suspect_min_s and echo_s, instead of answer_s
-        assert trio.current_time() - asked_s == pytest.approx(0.1 + 0.3, abs=0.02)
+        assert trio.current_time() - asked_s == pytest.approx(0.06 + 0.3, abs=0.02)
         assert Event.LINK_SUSPECT in made.names()
         assert made.standing() is Standing.AWAY
 

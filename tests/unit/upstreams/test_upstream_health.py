@@ -306,7 +306,7 @@ def test_96_counts_whatever_the_bank() -> None:
     assert health.state is Health.UP  # too few to say
     case.answer("96", 1.3)
     assert health.state is Health.DOWN
-    assert health.why == "20 of its last 20 answers were 91 or 96"
+    assert health.why == "its last 20 answers were all 91 or 96"
 
 
 def test_one_banks_outage_ejects_no_acquirer() -> None:
@@ -375,3 +375,27 @@ def test_every_change_is_told_once_and_says_why() -> None:
         ("probing", "up"),
     ]
     assert all(why for _, _, why in case.changes)
+
+
+def test_bad_answers_in_a_row_count_before_they_are_half_of_the_window() -> None:
+    health = UpstreamHealth(Settings(answers_min=20), random=lambda: 0.5)
+    health.links(0.0, usable=1, suspect=0)
+    for number in range(1_000):
+        now_s = number * 0.005
+        health.answered("00", issuer="999999", asked_s=now_s, now_s=now_s, others_up=True)
+    for number in range(20):
+        assert health.state is Health.UP
+        health.answered("96", issuer="999999", asked_s=5.0, now_s=5.0 + number, others_up=True)
+    assert health.state is Health.DOWN
+    assert "last 20 answers" in health.why
+
+
+def test_one_bank_that_is_out_in_a_row_is_not_the_acquirer() -> None:
+    health = UpstreamHealth(Settings(answers_min=20, issuers_min=3), random=lambda: 0.5)
+    health.links(0.0, usable=1, suspect=0)
+    for number in range(500):
+        health.answered("91", issuer="999999", asked_s=5.0, now_s=5.0, others_up=True)
+    assert health.state is Health.UP
+    for issuer in ("888888", "777777"):
+        health.answered("91", issuer=issuer, asked_s=5.0, now_s=5.0, others_up=True)
+    assert health.state is Health.DOWN
