@@ -285,6 +285,7 @@ def _upstream_view(
         "candidate": step.boarded,
         "why": step.why,
         "state": state["state"] if state else None,
+        "state_why": state["why"] if state else None,
         "links_up": state["links_up"] if state else None,
         "pending": state["pending"] if state else None,
         "requires": sorted(settings.fields.require),
@@ -330,7 +331,11 @@ def _print(view: dict[str, Any]) -> None:
 
 def _row(number: int, one: dict[str, Any]) -> tuple[str, ...]:
     requires = ", ".join(f"DE{field}" for field in one["requires"])
-    why = one["why"] or (f"if it has {requires}" if requires else "")
+    said = [
+        one["why"],
+        f"if it has {requires}" if requires and not one["why"] else "",
+        one["state_why"] if one["state"] not in (None, "up") else "",
+    ]
     return (
         str(number) if one["candidate"] else "-",
         one["upstream"],
@@ -339,5 +344,5 @@ def _row(number: int, one: dict[str, Any]) -> tuple[str, ...]:
         "?" if one["pending"] is None else str(one["pending"]),
         one["terminal_id"] if one["candidate"] else "",
         one["merchant_id"] if one["candidate"] else "",
-        why,
+        "; ".join(filter(None, said)),
     )

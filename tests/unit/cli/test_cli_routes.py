@@ -168,6 +168,10 @@ def test_how_the_upstreams_do_is_asked_of_the_daemon(gateway: Gateway) -> None:
         assert gateway.explained(*sale)["note"] == ""
         for upstream in daemon.status["upstreams"]:
             upstream["state"] = "down"
+            upstream["why"] = "3 time-outs in a row"
+        words = gateway("explain", *sale, "--amount", "1")
+        assert "down" in words.stdout
+        assert "3 time-outs in a row" in words.stdout
         assert gateway.explained(*sale, "--amount", "1", status=1)["taken"] is False
 
 
