@@ -6,7 +6,6 @@ import itertools
 import os
 import random
 import resource
-import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -26,7 +25,6 @@ from gateway.policy.rates import Rates
 from gateway.policy.response_codes import APPROVED
 from gateway.settings.loader import Configuration, audit_folder
 from gateway.settings.reload import Prepared
-from gateway.settings.schema import Upstream as UpstreamSettings
 from gateway.store.sqlite import SqliteStore
 from gateway.store.store import ReserveStans, Store
 from gateway.telemetry.alarms import Alarms
@@ -47,8 +45,7 @@ from gateway.transactions.spending import count_again
 from gateway.upstreams.budget import MoveBudget
 from gateway.upstreams.pool import Pool
 from gateway.upstreams.upstream import Means, Upstream
-from gateway.wire.codec import Codec
-from gateway.wire.tls import ServerTls, ServerTlsFiles, calls_context, client_context
+from gateway.wire.tls import ServerTls, ServerTlsFiles
 
 _RECOVERY_RETRY_S = 1.0
 DESCRIPTORS_SPARE = 64  # beside terminals: links, store, log, admin
@@ -176,7 +173,7 @@ async def _assembled(
         transaction_ids=itertools.count(await store.last_transaction_id() + 1),
         config_version=configuration.version,
     )
-    pool = await _pool(configuration, store, metrics, clock, emit, fault)
+    pool = await _pool(prepared, store, metrics, clock, emit, fault)
     debts = faults.CredulousReversals if fault is Fault.ACCEPT_25_AT_ONCE else Reversals
     reversals = debts(records=records, pool=pool, clock=clock, emit=emit, random=random.random)
     pool.owed, pool.added = reversals.open_for, reversals.serve
@@ -330,41 +327,8 @@ def _server_tls(configuration: Configuration) -> dict[str, ServerTls]:
     return found
 
 
-def all_means(configuration: Configuration) -> list[Means]:
-    """What each upstream is spoken to with; reads their certificates.
-
-    Raises CertificateUnusable.
-    """
-    return [
-        Means(
-            settings=settings,
-            codec=Codec(configuration.dialects[settings.dialect]),
-            tls=_client_tls(configuration, settings),
-            terminals=configuration.terminals.get(settings.name, {}),
-        )
-        for settings in configuration.settings.upstreams
-    ]
-
-
-def _client_tls(configuration: Configuration, upstream: UpstreamSettings) -> ssl.SSLContext | None:
-    tls = upstream.tls
-    if tls is None:
-        return None
-    if upstream.listen is not None and tls.certificate and tls.key:
-        return calls_context(
-            configuration.resolve(tls.ca),
-            certificate=configuration.resolve(tls.certificate),
-            key=configuration.resolve(tls.key),
-        )
-    return client_context(
-        configuration.resolve(tls.ca),
-        certificate=configuration.resolve(tls.certificate) if tls.certificate else None,
-        key=configuration.resolve(tls.key) if tls.key else None,
-    )
-
-
 async def _pool(
-    configuration: Configuration,
+    prepared: Prepared[Parts],
     store: Store,
     metrics: Metrics,
     clock: Clock,
@@ -393,13 +357,14 @@ async def _pool(
             [(block.first, block.reserved_ms) for block in blocks], now_ms=clock.wall_ms()
         )
 
-    upstreams = [make(means) for means in all_means(configuration)]
+    upstreams = [make(means) for means in prepared.parts.means]
     for upstream in upstreams:
         await restore_stans(upstream)
-    limits = configuration.settings.limits
+    settings = prepared.configuration.settings
+    limits = settings.limits
     return Pool(
         upstreams,
-        groups=configuration.settings.groups,
+        groups=settings.groups,
         moves=MoveBudget(per_s=limits.moves_per_s, share=limits.moves_share, now_s=0.0),
         make=make,
         restore_stans=restore_stans,

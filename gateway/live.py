@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import ssl
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +21,17 @@ from gateway.settings.findings import Finding, SettingsError
 from gateway.settings.lines import KeyPath, Lines
 from gateway.settings.loader import Configuration
 from gateway.settings.reload import Prepared
+from gateway.settings.schema import Upstream as UpstreamSettings
 from gateway.settings.sources import list_files
 from gateway.terminals.concentrators import Concentrators
 from gateway.terminals.enrolment import Terms
 from gateway.terminals.registry import terms_of
 from gateway.transactions.version import Version
 from gateway.upstreams.routing import Pending, Share
+from gateway.upstreams.upstream import Means
+from gateway.wire.codec import Codec
+from gateway.wire.revocation import CertificateUnusable
+from gateway.wire.tls import calls_context, client_context
 
 if TYPE_CHECKING:
     from gateway.node import Node  # `gateway check` needs none, and starts faster without
@@ -48,6 +54,7 @@ class Parts:
     terms: Terms
     concentrators: Concentrators
     lists: Mapping[ListName, ReadList]
+    means: Sequence[Means]  # of the upstreams
 
 
 def prepare(configuration: Configuration, before: Prepared[Parts] | None = None) -> Prepared[Parts]:
@@ -71,6 +78,10 @@ def prepare(configuration: Configuration, before: Prepared[Parts] | None = None)
         )
     except OperatorError as error:
         findings.append(_finding(configuration.file, 1, str(error), "correct registry.ranges"))
+    try:
+        means = all_means(configuration)
+    except CertificateUnusable as error:
+        findings.append(_finding(configuration.file, 1, str(error), "correct [upstreams.tls]"))
     if findings:
         raise SettingsError(findings)
     parts = Parts(
@@ -84,9 +95,43 @@ def prepare(configuration: Configuration, before: Prepared[Parts] | None = None)
         terms=terms,
         concentrators=Concentrators(settings.concentrators),
         lists=lists,
+        means=means,
     )
     sizes = {f"blocklist {name}": one.parsed.count for name, one in lists.items()}
     return Prepared(configuration, parts, sizes)
+
+
+def all_means(configuration: Configuration) -> list[Means]:
+    """What each upstream is spoken to with; reads their certificates.
+
+    Raises CertificateUnusable.
+    """
+    return [
+        Means(
+            settings=settings,
+            codec=Codec(configuration.dialects[settings.dialect]),
+            tls=_client_tls(configuration, settings),
+            terminals=configuration.terminals.get(settings.name, {}),
+        )
+        for settings in configuration.settings.upstreams
+    ]
+
+
+def _client_tls(configuration: Configuration, upstream: UpstreamSettings) -> ssl.SSLContext | None:
+    tls = upstream.tls
+    if tls is None:
+        return None
+    if upstream.listen is not None and tls.certificate and tls.key:
+        return calls_context(
+            configuration.resolve(tls.ca),
+            certificate=configuration.resolve(tls.certificate),
+            key=configuration.resolve(tls.key),
+        )
+    return client_context(
+        configuration.resolve(tls.ca),
+        certificate=configuration.resolve(tls.certificate) if tls.certificate else None,
+        key=configuration.resolve(tls.key) if tls.key else None,
+    )
 
 
 def version_of(
@@ -125,6 +170,8 @@ class Live:
         nobody else runs, so that no request sees half of it."""
         node, parts = self._node, prepared.parts
         node.configuration = prepared.configuration
+        # First: the routes name what is in the pool.
+        node.pool.apply(parts.means, groups=prepared.configuration.settings.groups)
         node.flow.swap(self._version(prepared))
         node.rates.use(prepared.configuration.settings.rates)
         node.registry.use(parts.terms)

@@ -18,6 +18,7 @@ RELOADABLE = frozenset(
         "merchants",
         "routes",
         "groups",
+        "upstreams",
         "terminal_groups",
         "registry",
         "concentrators",
@@ -28,18 +29,14 @@ RELOADABLE = frozenset(
         "log.level",
     )
 )
-# Where the pool can bring links up and drain them while it runs.
-UPSTREAMS = frozenset(("upstreams",))
 _REMEDY = "restart the gateway to have it, or take the change back: nothing else was taken up"
 
 
-def needs_restart(
-    old: Configuration, new: Configuration, *, reloadable: frozenset[str] = RELOADABLE
-) -> list[Finding]:
+def needs_restart(old: Configuration, new: Configuration) -> list[Finding]:
     """Every change that only a restart takes up; empty where the whole can be taken up now."""
     findings = Findings(new.file)
     findings.locate_in(new.source)
-    for path in _changed(old.settings, new.settings, (), reloadable):
+    for path in _changed(old.settings, new.settings, (), RELOADABLE):
         findings.error(path, "is changed, and is taken up at a start only", _REMEDY)
     used = _dialects_in_use(new)
     for name in sorted(used & old.dialects.keys() & new.dialects.keys()):
@@ -47,8 +44,6 @@ def needs_restart(
             findings.error(
                 ("dialects",), f"the dialect {name} is changed, and links are open in it", _REMEDY
             )
-    if old.terminals != new.terminals and "upstreams" not in reloadable:
-        findings.error(("upstreams",), "a terminals_file is changed", _REMEDY)
     return findings.in_order()
 
 

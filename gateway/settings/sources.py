@@ -16,6 +16,7 @@ LISTS = ("terminals", "cards", "bins", "merchants", "networks", "certificates")
 _VERSION_CHARS = 12
 _DIFFERENCE_LINES_MAX = 50
 _DIFFERENCE_CHARS_MAX = 200
+_PEM = b"-----BEGIN "
 _UNREADABLE = b"unreadable: "
 
 # What tells that a file may have changed, without reading it.
@@ -31,10 +32,9 @@ def list_files(configuration: Configuration) -> dict[str, Path]:
 def files_of(configuration: Configuration) -> list[Path]:
     """Every file whose content decides on requests, the configuration's own first.
 
-    Certificates and revocation lists are not among them: see `certificate_files`.
+    Listeners' certificates and revocation lists are not among them: see `certificate_files`.
     """
-    settings = configuration.settings
-    named = [*settings.dialects, *_boarding_files(configuration)]
+    named = [*configuration.settings.dialects, *_files_of_upstreams(configuration)]
     return list(
         dict.fromkeys(
             (
@@ -56,10 +56,13 @@ def certificate_files(configuration: Configuration) -> list[Path]:
     return list(dict.fromkeys(map(configuration.resolve, found)))
 
 
-def _boarding_files(configuration: Configuration) -> Iterator[str]:
+def _files_of_upstreams(configuration: Configuration) -> Iterator[str]:
     for upstream in configuration.settings.upstreams:
         if upstream.terminals_file is not None:
             yield upstream.terminals_file
+        tls = upstream.tls
+        if tls is not None:
+            yield from (file for file in (tls.ca, tls.certificate, tls.key) if file is not None)
 
 
 # --- what is in them ------------------------------------------------------------------------------
@@ -150,6 +153,8 @@ class Difference:
 
 def difference(file: Path, old: bytes | None, new: bytes | None) -> Difference:
     """The lines that are gone and those that are new, as a set: a million lines take a second."""
+    if any(content is not None and _PEM in content for content in (old, new)):
+        return Difference(file.name, 0, 0, ("(a key or certificate: not shown)",))
     before, after = _lines(old), _lines(new)
     gone, come = Counter(before), Counter(after)
     gone.subtract(after)
@@ -197,6 +202,9 @@ class Texts:
             content = _content(file, self._bytes_max)
             if content is None and new.get(file):
                 found.append(Difference(file.name, 0, 0, ("(too large to be compared)",)))
+                continue
+            if content is not None and hashlib.sha256(content).hexdigest() != new.get(file):
+                found.append(Difference(file.name, 0, 0, ("(edited again meanwhile)",)))
                 continue
             if content is not None:
                 fresh[file] = content

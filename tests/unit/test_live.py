@@ -296,6 +296,26 @@ async def test_profiles_routes_and_the_log_s_level_are_taken_up(edited: Edited) 
     assert (await edited.look())["result"] == "loaded"
 
 
+async def test_upstreams_are_taken_up(edited: Edited) -> None:
+    edited.change('addresses = ["127.0.0.1:9101"]', 'addresses = ["127.0.0.1:9102"]')
+    assert (await edited.look())["result"] == "loaded"
+    [means] = edited.swapped[0].parts.means
+    assert means.settings.addresses == ["127.0.0.1:9102"]
+
+
+async def test_keys_are_never_shown(edited: Edited) -> None:
+    key = edited.folder / "client.key"
+    key.write_text("-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n")
+    edited.change(
+        "plain = true",
+        'tls = { ca = "client.key", server_name = "north", certificate = "client.key", key = "client.key" }',
+    )
+    report = await edited.look()
+    assert report["result"] == "refused"
+    assert "client.key" in report["findings"][0]["problem"]
+    assert "c2VjcmV0" not in repr((report, edited.events, list(records(edited.folder / "audit"))))
+
+
 async def test_nothing_is_taken_up_that_cannot_be_written_down(
     edited: Edited, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,3 +162,20 @@ def test_what_is_too_large_is_only_named(tmp_path: Path) -> None:
     (found,), keep = texts.changed({}, {file: "digest"})
     assert found.lines == ("(too large to be compared)",)
     keep()
+
+
+def test_keys_and_certificates_are_not_shown(tmp_path: Path) -> None:
+    found = difference(tmp_path / "key", None, b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n")
+    assert found.lines == ("(a key or certificate: not shown)",)
+    assert difference(tmp_path / "key", b"-----BEGIN X-----\n", b"x\n").lines == found.lines
+
+
+def test_what_is_edited_again_meanwhile_is_not_taken_for_this_version(tmp_path: Path) -> None:
+    file = tmp_path / "list"
+    file.write_text("one\n")
+    digests = Digests().of([file])
+    file.write_text("two\n")
+    texts = Texts(bytes_max=100)
+    (found,), keep = texts.changed({}, digests)
+    assert found.lines == ("(edited again meanwhile)",)
+    keep()
