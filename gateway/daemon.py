@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,13 @@ from gateway.admin.access import Caller, Peer, caller_of, this_process
 from gateway.admin.api import AdminApi
 from gateway.admin.approvals import PendingApprovals
 from gateway.admin.configuration import ConfigurationOperations
+from gateway.admin.controls import Controls
 from gateway.admin.desk import Desk
 from gateway.admin.guard import Guard
 from gateway.admin.operations import TerminalOperations
 from gateway.admin.server import serve_admin
 from gateway.admin.transactions import ReversalOperations, TransactionOperations
+from gateway.admin.upstreams import UpstreamOperations, Views
 from gateway.assembly import DESCRIPTORS_SPARE, open_node, pending_of
 from gateway.clock import SystemClock
 from gateway.errors import InvariantBroken, OperatorError
@@ -32,11 +34,16 @@ from gateway.housekeeping import Housekeeping
 from gateway.live import Live, Parts, prepare, version_of
 from gateway.node import Node
 from gateway.settings.loader import Configuration
-from gateway.settings.reload import Prepared, Reloader, Whole, read_whole
+from gateway.settings.reload import UNKNOWN_AUTHOR, Prepared, Reloader, Whole, read_whole
 from gateway.settings.restart import needs_restart
 from gateway.settings.sources import certificate_files
 from gateway.settings.watch import Watch
-from gateway.status import StatusReport, register_configuration_gauges, register_gauges
+from gateway.status import (
+    StatusReport,
+    register_configuration_gauges,
+    register_gauges,
+    register_upstream_gauges,
+)
 from gateway.telemetry.events import Event
 from gateway.telemetry.exporter import serve_metrics
 from gateway.telemetry.log import EventLog
@@ -117,6 +124,12 @@ async def _written_down(node: Node, action: str) -> None:
     )
 
 
+async def _certificates_written_down(
+    node: Node, listener: str, in_force: Mapping[str, object]
+) -> None:
+    await node.audit.record("certificates.load", who=UNKNOWN_AUTHOR, subject=listener, new=in_force)
+
+
 def _prepare_process(configuration: Configuration) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     # A core file would hold card data.
@@ -160,19 +173,26 @@ async def _serve(
         node=settings.node,
         clock=node.clock,
         emit=emit,
+        write_down=partial(_certificates_written_down, node),
     )
     reloader, watch = _reloading(node, whole, housekeeping)
     approvals = PendingApprovals(
         node.audit.folder, settings=lambda: node.configuration.settings.approvals, clock=node.clock
     )
     await approvals.load()
+    # Before the upstreams run: one that an operator has drained is not even connected.
+    controls = Controls(node.pool, store=node.store, clock=node.clock, emit=emit)
+    await controls.restore()
+    views = Views(order=controls.order, owed=node.reversals.open_for, clock=node.clock)
     report = StatusReport(
         node,
         started_ms=node.clock.wall_ms(),
         configuration=reloader.status,
         approvals=lambda: len(approvals.waiting()),
+        upstreams=views,
     )
     register_gauges(node)
+    register_upstream_gauges(node)
     register_configuration_gauges(node, reloader.status, lambda: len(approvals.waiting()))
     async with trio.open_nursery() as background:
         background.start_soon(fatal.run)
@@ -193,7 +213,10 @@ async def _serve(
             await background.start(watch.run)
         async with trio.open_nursery() as exchanges:
             await _open_listeners(node, exchanges)
-            await background.start(partial(_serve_admin, node, report, reloader, approvals))
+            upstreams = UpstreamOperations(node.pool, controls=controls, views=views)
+            await background.start(
+                partial(_serve_admin, node, report, reloader, approvals, upstreams)
+            )
             _settle_garbage()
             emit(
                 Event.NODE_READY,
@@ -213,6 +236,7 @@ async def _serve_admin(
     report: StatusReport,
     reloader: Reloader[Parts],
     approvals: PendingApprovals,
+    upstreams: UpstreamOperations,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     settings = node.configuration.settings
@@ -225,6 +249,7 @@ async def _serve_admin(
         "reversals": ReversalOperations(
             store=node.store, reversals=node.reversals, clock=node.clock
         ),
+        "upstreams": upstreams,
     }
     guard = Guard(audit=node.audit, approvals=approvals, clock=node.clock, emit=node.log.emit)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from gateway import __version__
-from gateway.admin.api import AlarmStatus, ListenerStatus, Status, StoreStatus, UpstreamStatus
+from gateway.admin.api import AlarmStatus, ListenerStatus, Status, StoreStatus
+from gateway.admin.upstreams import Views
 from gateway.clock import iso_time
 from gateway.node import Node
 from gateway.settings.reload import ReloadStatus
+from gateway.upstreams.figures import STATES
+from gateway.upstreams.upstream import Upstream
 
 
 class StatusReport:
@@ -21,11 +24,13 @@ class StatusReport:
         started_ms: int,
         configuration: Callable[[], ReloadStatus],
         approvals: Callable[[], int],
+        upstreams: Views,
     ) -> None:
         self._node = node
         self._started_ms = started_ms
         self._configuration = configuration
         self._approvals = approvals
+        self._upstreams = upstreams
 
     def status(self) -> Status:
         """How the node does at this moment."""
@@ -52,16 +57,7 @@ class StatusReport:
                 )
                 for listener in node.listeners
             ],
-            upstreams=[
-                UpstreamStatus(
-                    name=upstream.name,
-                    state="up" if upstream.links_up else "down",
-                    links_up=upstream.links_up,
-                    links=upstream.links_total,
-                    pending=upstream.pending,
-                )
-                for upstream in (one.status() for one in node.pool)
-            ],
+            upstreams=[self._upstreams.short(upstream) for upstream in node.pool],
             store=StoreStatus(
                 kind=health.kind,
                 healthy=health.healthy,
@@ -87,20 +83,7 @@ def register_gauges(node: Node) -> None:
     def connections() -> Mapping[tuple[str, ...], float]:
         return {(one.settings.name,): float(one.connections) for one in node.listeners}
 
-    def links_up() -> Mapping[tuple[str, ...], float]:
-        return {(one.name,): float(one.status().links_up) for one in node.pool}
-
-    def pending() -> Mapping[tuple[str, ...], float]:
-        return {(one.name,): float(one.pending) for one in node.pool}
-
     gauge("gateway_connections", "Connections of terminals open.", connections, ("listener",))
-    gauge("gateway_links_up", "Links to the upstream that are up.", links_up, ("upstream",))
-    gauge(
-        "gateway_upstream_pending",
-        "Requests sent to the upstream and not answered yet.",
-        pending,
-        ("upstream",),
-    )
     gauge(
         "gateway_transactions_under_way",
         "Transactions between request and answer.",
@@ -130,6 +113,91 @@ def register_gauges(node: Node) -> None:
         "gateway_reversal_oldest_age_seconds",
         "Age of the oldest reversal owed.",
         node.reversals.oldest_age_s,
+    )
+
+
+def register_upstream_gauges(node: Node) -> None:
+    """Show how each upstream does, and what came of its requests.
+
+    Labels are names of the configuration and words of closed lists.
+    """
+
+    def of_each(
+        read: Callable[[Upstream], float],
+    ) -> Callable[[], Mapping[tuple[str, ...], float]]:
+        return lambda: {(one.name,): float(read(one)) for one in node.pool}
+
+    def states() -> Mapping[tuple[str, ...], float]:
+        return {
+            (one.name, state): float(one.state == state) for one in node.pool for state in STATES
+        }
+
+    def answers() -> Mapping[tuple[str, ...], float]:
+        return {
+            (one.name, answer): float(count)
+            for one in node.pool
+            for answer, count in one.tally.by_class.items()
+        }
+
+    gauges: tuple[tuple[str, str, Callable[[Upstream], float]], ...] = (
+        (
+            "gateway_links_up",
+            "Links to the upstream that are up.",
+            lambda one: sum(link.up for link in one.links),
+        ),
+        (
+            "gateway_upstream_pending",
+            "Requests sent to the upstream and not answered yet.",
+            lambda one: one.pending,
+        ),
+        (
+            "gateway_upstream_share",
+            "Share of the requests meant for the upstream that it gets; below 1 in a slow start.",
+            lambda one: one.health.share,
+        ),
+        (
+            "gateway_upstream_reversals_owed",
+            "Reversals and advices that the upstream has not acknowledged yet.",
+            lambda one: node.reversals.open_for(one.name),
+        ),
+    )
+    for name, text, read in gauges:
+        node.metrics.gauge(name, text, of_each(read), ("upstream",))
+    counters: tuple[tuple[str, str, Callable[[Upstream], float]], ...] = (
+        (
+            "gateway_upstream_time_outs_total",
+            "Requests that the upstream did not answer in time.",
+            lambda one: one.tally.time_outs,
+        ),
+        (
+            "gateway_upstream_suspicions_total",
+            "Times that one of the upstream's links was suspected.",
+            lambda one: one.links.suspicions,
+        ),
+        (
+            "gateway_upstream_ejections_total",
+            "Times that the upstream was left alone for a while.",
+            lambda one: one.health.ejected,
+        ),
+        (
+            "gateway_upstream_connection_attempts_total",
+            "Connections to the upstream that were tried.",
+            lambda one: one.links.attempts,
+        ),
+    )
+    for name, text, read in counters:
+        node.metrics.counter(name, text, of_each(read), ("upstream",))
+    node.metrics.gauge(
+        "gateway_upstream_state",
+        "1 for the state that the upstream is in.",
+        states,
+        ("upstream", "state"),
+    )
+    node.metrics.counter(
+        "gateway_upstream_answers_total",
+        "Answers of the upstream: approved, declined, unavailable (91) or fault (96).",
+        answers,
+        ("upstream", "class"),
     )
 
 

@@ -40,10 +40,16 @@ class ListenerStatus(TypedDict):
 
 class UpstreamStatus(TypedDict):
     name: str
-    state: str  # up, or how it fails: down, suspect, probing …
+    state: (
+        str  # up, suspect, down, probing; draining, drained, disabled where an operator has said so
+    )
+    control: str  # what an operator wants: enabled, drained or disabled
+    since: str  # ISO 8601, UTC
+    why: str
     links_up: int
     links: int
     pending: int  # requests sent and not answered yet
+    pending_max: int
 
 
 class StoreStatus(TypedDict):

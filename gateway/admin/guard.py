@@ -172,7 +172,9 @@ class Guard:
         )
         old = await operation.old(parsed)
         try:
-            result = await operations.do(operation, parsed, progress)
+            # Who approved it is in the audit log; what is kept names who wanted it.
+            who = (asked or {}).get("asked_by", caller.name)
+            result = await operations.do(operation, parsed, progress, who=who)
         except BaseException as error:
             words = str(error) if isinstance(error, GatewayError) else type(error).__name__
             await self._finish(action, caller, subject, f"{FAILED}: {words}", begun, old, None)

@@ -45,17 +45,20 @@ def _all(result: Any) -> object:
 class Operation:
     """What one operation takes, the coroutine function that does it, and who may ask for it.
 
-    The rest says what the audit log is told of it: the argument that names its subject, how things
-    were before, what of the result, and which arguments are too long to be repeated.
+    `run` is called with the arguments and where to tell progress; where it `keeps_who`, also with
+    the name of who asks, as `who`. The rest says what the audit log is told of it: the argument
+    that names its subject, how things were before, what of the result, and which arguments are too
+    long to be repeated.
     """
 
     arguments: type[Arguments]
-    run: Callable[[Any, Progress | None], Awaitable[object]]
+    run: Callable[..., Awaitable[object]]
     role: Role = Role.VIEWER
     subject: str = ""
     old: Callable[[Any], Awaitable[object]] = _nothing
     told: Callable[[Any], object] = _all
     long: frozenset[str] = frozenset()
+    keeps_who: bool = False
 
     @property
     def changes(self) -> bool:
@@ -85,7 +88,12 @@ class Operations:
         self._by_name = by_name
 
     async def run(
-        self, name: str, arguments: Mapping[str, Any], progress: Progress | None = None
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        progress: Progress | None = None,
+        *,
+        who: str = "",
     ) -> Json:
         """Do the operation and return its answer as JSON values.
 
@@ -93,7 +101,7 @@ class Operations:
         cannot be done, and StoreError.
         """
         operation = self.named(name)
-        return await self.do(operation, self.parse(operation, arguments), progress)
+        return await self.do(operation, self.parse(operation, arguments), progress, who=who)
 
     def named(self, name: str) -> Operation:
         """The operation of a name; raises NoSuchThing."""
@@ -107,9 +115,16 @@ class Operations:
         return parse(operation.arguments, arguments)
 
     async def do(
-        self, operation: Operation, arguments: Arguments, progress: Progress | None = None
+        self,
+        operation: Operation,
+        arguments: Arguments,
+        progress: Progress | None = None,
+        *,
+        who: str,
     ) -> Json:
-        """Do an operation that was found with arguments that were parsed."""
+        """Do an operation that was found with arguments that were parsed; `who` asks for it."""
+        if operation.keeps_who:
+            return cast("Json", await operation.run(arguments, progress, who=who))
         return cast("Json", await operation.run(arguments, progress))
 
 

@@ -38,6 +38,9 @@ _COMMANDS = {
     "routes": _Command(
         "gateway.cli.routes", "app", "Which upstream a request would go to, and why."
     ),
+    "upstreams": _Command(
+        "gateway.cli.upstreams", "app", "How acquirers do, and taking one out of use and back."
+    ),
     "reload": _Command(
         "gateway.cli.reload", "reload", "Take up edits of the configuration, and say how it went."
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from gateway.admin.api import Status
+from gateway.admin.api import Status, UpstreamStatus
 from gateway.admin.client import DaemonNotRunning
 from gateway.cli.ask import client_of
 from gateway.cli.output import (
@@ -21,6 +21,8 @@ from gateway.cli.output import (
 )
 
 FINDINGS_SHOWN_MAX = 5
+BROKEN = frozenset(("down",))  # somebody must look after it
+NOT_TAKING = frozenset(("down", "draining", "drained", "disabled", "retiring"))
 
 
 def status(config: Config = DEFAULT_CONFIG, json: Json = False) -> None:
@@ -43,18 +45,17 @@ def status(config: Config = DEFAULT_CONFIG, json: Json = False) -> None:
         _print(found)
         for problem in problems:
             say(problem, "red")
+        for notice in notices_of(found):
+            say(notice, "yellow")
     raise typer.Exit(FAILED if problems else OK)
 
 
 def problems_of(status: Status) -> list[str]:
     """What is wrong with a node, in words; empty where transactions can flow."""
-    problems = [
-        f"upstream {upstream['name']} is {upstream['state']}: no link is up"
-        if not upstream["links_up"]
-        else f"upstream {upstream['name']} is {upstream['state']}"
-        for upstream in status["upstreams"]
-        if not upstream["links_up"] or upstream["state"] == "down"
-    ]
+    upstreams = status["upstreams"]
+    problems = [_upstream_words(one) for one in upstreams if one["state"] in BROKEN]
+    if upstreams and all(one["state"] in NOT_TAKING for one in upstreams):
+        problems.append("no upstream takes requests: terminals hear 91")
     configuration = status["configuration"]
     problems += [
         f"the configuration as it is now is not in force: {one['file']}:{one['line']}:"
@@ -69,6 +70,21 @@ def problems_of(status: Status) -> list[str]:
     if not store["healthy"]:
         problems.append(f"the store fails: {store['last_error'] or 'no reason given'}")
     return problems
+
+
+def notices_of(status: Status) -> list[str]:
+    """What an operator should know of and nobody has to mend: an upstream's doubts and orders."""
+    return [
+        _upstream_words(one)
+        for one in status["upstreams"]
+        if one["state"] != "up" and one["state"] not in BROKEN
+    ]
+
+
+def _upstream_words(upstream: UpstreamStatus) -> str:
+    words = f"upstream {upstream['name']} is {upstream['state']} since {upstream['since']}"
+    pending = f" ({upstream['pending']} pending)" if upstream["pending"] else ""
+    return f"{words}{pending}: {upstream['why'] or 'no reason given'}"
 
 
 def _print(status: Status) -> None:
@@ -94,13 +110,15 @@ def _print(status: Status) -> None:
     )
     print_out.print()
     print_table(
-        ("upstream", "state", "links up", "pending"),
+        ("upstream", "state", "links up", "pending", "since", "why"),
         [
             (
                 upstream["name"],
                 upstream["state"],
                 f"{upstream['links_up']}/{upstream['links']}",
                 str(upstream["pending"]),
+                upstream["since"],
+                upstream["why"],
             )
             for upstream in status["upstreams"]
         ],

@@ -166,6 +166,8 @@ ALARMS = frozenset(
 # An event that ends alarms: those named here are over, for the same subject.
 CLEARS: dict[Event, tuple[Event, ...]] = {
     Event.UPSTREAM_UP: (Event.UPSTREAM_DOWN,),
+    # Somebody looks after it; it is raised again if the upstream does not come up then.
+    Event.UPSTREAM_CONTROLLED: (Event.UPSTREAM_DOWN,),
     Event.STORE_RECOVERED: (Event.STORE_FAILING,),
     Event.RETENTION_DONE: (Event.RETENTION_FAILED,),
     Event.CRL_LOADED: (Event.CRL_STALE, Event.CRL_FAILED),

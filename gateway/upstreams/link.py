@@ -106,6 +106,8 @@ class Link:
             echoes=settings.network.echo,
             changed=self._health_changed,
         )
+        self.trouble = ""  # why it is not ready, since it was last
+        self.suspicions = 0  # since the start
         self._channel: Channel | None = None
         self._step = trio.CancelScope()  # what is done in the present state of its life
         self._proved_in_s: float | None = None
@@ -186,9 +188,13 @@ class Link:
                 return await self._connect()
         except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
             reason = "no connection in time" if isinstance(error, trio.TooSlowError) else error
-            self._emit(Event.LINK_FAILED, link=self.name, reason=str(reason) or "refused")
+            self._failed(str(reason) or "refused")
             self.steer(E.CONNECT_FAILED)
         return None
+
+    def _failed(self, reason: str) -> None:
+        self.trouble = reason
+        self._emit(Event.LINK_FAILED, link=self.name, reason=reason)
 
     async def _connected(self, stream: trio.abc.Stream) -> None:
         """Live over one connection until it ends, or is to end."""
@@ -268,6 +274,7 @@ class Link:
         now_s = trio.current_time()
         self.health.ready(now_s, proved_in_s=self._proved_in_s)
         self._proved_in_s = None
+        self.trouble = ""
         self._look_at(now_s)
         self._emit(Event.LINK_UP, link=self.name)
         self._owner.link_changed(self)
@@ -284,9 +291,7 @@ class Link:
         elif accepted(answer):
             self.steer(yes)
         else:
-            self._emit(
-                Event.LINK_FAILED, link=self.name, reason=f"{no}: code {answer.response_code}"
-            )
+            self._failed(f"{no}: code {answer.response_code}")
             self.steer(no)
 
     async def _ask(self, channel: Channel, request: Message) -> Message | None:
@@ -347,6 +352,7 @@ class Link:
 
     def _health_changed(self, before: Health, now: Health, why: str) -> None:
         if now is Health.SUSPECT:
+            self.suspicions += 1
             self._emit(Event.LINK_SUSPECT, link=self.name, reason=why)
         elif before is Health.SUSPECT and now is Health.UP:
             self._emit(Event.LINK_TRUSTED, link=self.name, reason=why)

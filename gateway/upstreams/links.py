@@ -20,6 +20,7 @@ class Links:
         self._nursery: trio.Nursery | None = None
         self._scopes: dict[Link, trio.CancelScope] = {}
         self._exchanging = trio.Lock()
+        self._attempts_before = self._suspicions_before = 0  # of those that have left
 
     def __iter__(self) -> Iterator[Link]:
         return iter(self._links)
@@ -29,6 +30,21 @@ class Links:
 
     def __getitem__(self, index: int) -> Link:
         return self._links[index]
+
+    @property
+    def attempts(self) -> int:
+        """Connections tried since the start."""
+        return self._attempts_before + sum(link.life.attempts for link in self._scopes)
+
+    @property
+    def suspicions(self) -> int:
+        """How often one of them was suspected since the start."""
+        return self._suspicions_before + sum(link.suspicions for link in self._scopes)
+
+    @property
+    def connected(self) -> bool:
+        """Whether one of them has a connection, one that is to be exchanged too."""
+        return any(link.life.state in CONNECTED for link in self._scopes)
 
     def run(self, nursery: trio.Nursery, *, start: bool) -> None:
         """Run them in this nursery; where they are not to start they wait for an operator."""
@@ -79,6 +95,8 @@ class Links:
                 await self._until(lambda: not any(link.life.state in CONNECTED for link in leaving))
             for link in leaving:
                 self._scopes.pop(link).cancel()
+                self._attempts_before += link.life.attempts
+                self._suspicions_before += link.suspicions
 
     async def until_closed(self) -> None:
         """Return once none of them has a connection."""

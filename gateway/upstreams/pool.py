@@ -46,6 +46,7 @@ class Pool:
         self.moves = moves or MoveBudget(per_s=10.0, share=0.2, now_s=0.0)
         self.owed: Callable[[str], int] = _nothing  # reversals; who knows is made after this
         self.added: Callable[[Upstream], None] = _ignored
+        self.control_of: Callable[[str], Control] = _enabled  # what operators have set
         self._team(groups)
 
     def _team(self, groups: Iterable[Group]) -> None:
@@ -126,7 +127,7 @@ class Pool:
                 continue
             if name in self._retiring:
                 self._retiring.discard(name)
-                upstream.set_control(Control.ENABLED)
+                upstream.set_control(self.control_of(name))
             upstream.apply(means)
         for name, upstream in self._by_name.items():
             if name not in wanted and name not in self._retiring:
@@ -140,6 +141,7 @@ class Pool:
         if self._make is None:
             return
         upstream = self._by_name[means.settings.name] = self._make(means)
+        upstream.set_control(self.control_of(upstream.name))
         self.added(upstream)
         if self._nursery is not None:
             self._nursery.start_soon(self._first_start, upstream)
@@ -157,7 +159,7 @@ class Pool:
     async def _retire(self, upstream: Upstream) -> None:
         """Polled: what it waits for may take days."""
         name = upstream.name
-        while name in self._retiring and (upstream.pending or self.owed(name)):
+        while name in self._retiring and (upstream.pending or self.owed(name)):  # noqa: ASYNC110 (see above)
             await trio.sleep(_RETIRING_LOOK_S)
         if name not in self._retiring:
             return  # it is configured again
@@ -171,6 +173,10 @@ class Pool:
 
 def _nothing(upstream: str) -> int:
     return 0
+
+
+def _enabled(upstream: str) -> Control:
+    return Control.ENABLED
 
 
 def _ignored(upstream: Upstream) -> None:

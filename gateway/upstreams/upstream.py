@@ -17,6 +17,7 @@ from gateway.settings.schema import Upstream as UpstreamSettings
 from gateway.telemetry.events import Emit, Event
 from gateway.upstreams.adaptation import Adaptation
 from gateway.upstreams.correlation import LateRequests, Pending, answer_key
+from gateway.upstreams.figures import Tally, UpstreamStatus, status_of
 from gateway.upstreams.health import Health
 from gateway.upstreams.latencies import Latencies
 from gateway.upstreams.link import Connect, Link
@@ -66,46 +67,6 @@ class Means:
     terminals: BoardedTerminals = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkStatus:
-    """How a link does."""
-
-    name: str
-    state: str  # of its life
-    health: str
-    since_s: float  # on trio's clock
-    why: str
-    pending: int
-    attempts: int  # connections tried since the start
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamStatus:
-    """How an upstream does, for operators and metrics; times are of trio's clock."""
-
-    name: str
-    state: str
-    since_s: float
-    why: str
-    control: str
-    share: float  # of the requests meant for it; less than 1 in a slow start
-    ejected_until_s: float | None
-    ejections: int
-    links: list[LinkStatus] = field(default_factory=list)
-    links_up: int
-    pending: int
-    pending_max: int
-    late: int
-    answers: int  # since the start
-    approvals: int
-    time_outs: int
-    latency_s: dict[str, float]  # p50, p90, p99 of the recent answers
-
-    @property
-    def links_total(self) -> int:
-        return len(self.links)
-
-
 class Upstream:
     """Asks over the least busy of its healthy links.
 
@@ -141,7 +102,9 @@ class Upstream:
         self._reserve_stans = reserve_stans
         self._on_answered = on_answered
         self._late = LateRequests(count_max=_LATE_PER_UPSTREAM_MAX)
-        self._answers = self._approvals = self._time_outs = 0
+        self.tally = Tally()
+        self.began_s = 0.0  # on trio's clock
+        self._control_told = trio.Event()
         self._changed = trio.Event()  # set whenever a link or the health changes
         self._stans_short = False
         self._reservation_wanted = trio.Event()
@@ -296,8 +259,7 @@ class Upstream:
 
     def _judge(self, request: Message, answer: Message, asked_s: float) -> None:
         code = answer.response_code
-        self._answers += 1
-        self._approvals += code in self._approving
+        self.tally.answered(code, self._approving)
         matters = code in _BAD or self.health.state is not Health.UP
         card = request.fields.get(PAN) or request.fields.get(TRACK_2) or ""
         self.health.answered(
@@ -349,7 +311,7 @@ class Upstream:
         now_s = trio.current_time()
         self._late.add(pending, until_s=now_s + self.settings.late_max_s)
         if timed_out:
-            self._time_outs += 1
+            self.tally.time_outs += 1
             self.health.timed_out(asked_s=pending.asked_s, now_s=now_s)
 
     def unmatched(self, answer: Message, link: str) -> None:
@@ -379,46 +341,29 @@ class Upstream:
             Control.DISABLED: (LinkEvent.DISABLE,),
         }[control]
         self.links.steer(*events)
+        self._tell_control()
 
     def reconnect(self) -> None:
         """Close every connection and make it anew; what is pending on it is in doubt."""
         self.links.steer(LinkEvent.RECONNECT)
+        self._tell_control()
+
+    def _tell_control(self) -> None:
+        self._control_told.set()
+        self._control_told = trio.Event()
+
+    @property
+    def state(self) -> str:
+        """How it is, in a word: one of `figures.STATES`."""
+        if self.retired:
+            return "retiring"
+        if self.control is Control.ENABLED:
+            return str(self.health.state)
+        return "draining" if self.links.connected else str(self.control)
 
     def status(self) -> UpstreamStatus:
-        health, latencies = self.health, self.latencies
-        return UpstreamStatus(
-            name=self.name,
-            state=str(health.state if self.control is Control.ENABLED else self.control),
-            since_s=health.since_s,
-            why=health.why,
-            control=str(self.control),
-            share=health.share,
-            ejected_until_s=health.ejected_until_s,
-            ejections=health.ejections,
-            links=[
-                LinkStatus(
-                    name=link.name,
-                    state=str(link.life.state),
-                    health=str(link.health.state),
-                    since_s=max(link.life.since_s, link.health.since_s),
-                    why=link.health.why,
-                    pending=link.pending,
-                    attempts=link.life.attempts,
-                )
-                for link in self.links
-            ],
-            links_up=sum(link.up for link in self.links),
-            pending=self.pending,
-            pending_max=self.settings.pending_max,
-            late=len(self._late),
-            answers=self._answers,
-            approvals=self._approvals,
-            time_outs=self._time_outs,
-            latency_s={
-                name: latencies.percentile(share)
-                for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
-            },
-        )
+        """How it does, for operators."""
+        return status_of(self, late=len(self._late))
 
     # --- tasks ----------------------------------------------------------------------------
 
@@ -427,11 +372,13 @@ class Upstream:
 
         Raises OSError where it cannot listen for the acquirer's calls.
         """
+        self.began_s = trio.current_time()
         async with trio.open_nursery() as nursery:
             if not await self._try_reserve():
                 self._reservation_wanted.set()
             nursery.start_soon(self._keep_stans)
             nursery.start_soon(self._keep_health)
+            nursery.start_soon(self._miss_it)
             if self.calls is not None:
                 await nursery.start(self.calls.run)
             self.links.run(nursery, start=self.control is Control.ENABLED)
@@ -445,6 +392,21 @@ class Upstream:
                 await changed.wait()
                 continue
             self.health.look(trio.current_time())
+
+    async def _miss_it(self) -> None:
+        """Say so where it does not come up after the start, or after an operator's word.
+
+        For these nothing changes that would be told: it was down, and still is.
+        """
+        while True:
+            told, since_s = self._control_told, trio.current_time()
+            with trio.move_on_after(self.settings.connect_s + self.settings.network.sign_on_s):
+                await told.wait()
+                continue
+            down = self.health.state is Health.DOWN and self.health.since_s <= since_s
+            if down and self.control is Control.ENABLED and not self.retired:
+                self._emit(Event.UPSTREAM_DOWN, upstream=self.name, reason=self.status().why)
+            await told.wait()
 
     async def _reserve(self) -> bool:
         now_ms = self._clock.wall_ms()

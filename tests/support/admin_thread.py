@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import trio
 
-from gateway.admin.api import AdminApi, Status
+from gateway.admin.api import AdminApi, Status, UpstreamStatus
 from gateway.admin.configuration import ConfigurationOperations
 from gateway.admin.operations import TerminalOperations
 from gateway.admin.server import serve_admin
@@ -25,6 +25,21 @@ from gateway.telemetry.events import Event
 from gateway.terminals.registry import Registry
 from tests.support.desk import an_api
 from tests.support.fake_store import FakeStore
+
+
+def an_upstream(name: str, *, links_up: int, pending: int = 0) -> UpstreamStatus:
+    """An upstream that is up, with two links."""
+    return {
+        "name": name,
+        "state": "up",
+        "control": "enabled",
+        "since": "2026-01-01T00:00:02.000Z",
+        "why": "it has a link that may be used",
+        "links_up": links_up,
+        "links": 2,
+        "pending": pending,
+        "pending_max": 5_000,
+    }
 
 
 def a_status() -> Status:
@@ -57,8 +72,8 @@ def a_status() -> Status:
             }
         ],
         "upstreams": [
-            {"name": "north", "state": "up", "links_up": 2, "links": 2, "pending": 1},
-            {"name": "south", "state": "up", "links_up": 1, "links": 2, "pending": 0},
+            an_upstream("north", links_up=2, pending=1),
+            an_upstream("south", links_up=1),
         ],
         "store": {
             "kind": "sqlite",

@@ -6,13 +6,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.cli.main import build_app
-from gateway.cli.status import problems_of
+from gateway.cli.status import notices_of, problems_of
 from tests.support.admin_thread import AdminThread, a_status, admin_thread
 
 
@@ -45,7 +44,7 @@ def test_all_is_well(config: Path, daemon: AdminThread) -> None:
     )
     rows = [line.split() for line in lines]
     assert ["tls", "127.0.0.1:9443", "mutual-tls", "3", "100"] in rows
-    assert ["north", "up", "2/2", "1"] in rows
+    assert ["north", "up", "2/2", "1", "2026-01-01T00:00:02.000Z"] in [row[:5] for row in rows]
     assert "store         sqlite, healthy, 4 of 1000 queued" in lines
     assert "transactions  5 of 5000 under way" in lines
     assert "reversals     6 owed, 0 given up" in lines
@@ -59,12 +58,12 @@ def test_json(config: Path, daemon: AdminThread) -> None:
 
 
 def test_something_is_wrong(config: Path, daemon: AdminThread) -> None:
-    daemon.status["upstreams"][0] |= {"state": "down", "links_up": 0}
+    daemon.status["upstreams"][0] |= {"state": "down", "links_up": 0, "why": "Connection refused"}
     daemon.status["store"] |= {"healthy": False, "last_error": "disk full"}
     result = invoke("--config", config)
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
-        "upstream north is down: no link is up",
+        "upstream north is down since 2026-01-01T00:00:02.000Z (1 pending): Connection refused",
         "the store fails: disk full",
     ]
     assert json.loads(invoke("--json", "-c", config).stdout)["problems"] == (
@@ -73,18 +72,42 @@ def test_something_is_wrong(config: Path, daemon: AdminThread) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "problems"),
+    ("states", "problems", "notices"),
     [
-        ({}, []),
-        ({"state": "suspect"}, []),
-        ({"state": "down"}, ["upstream north is down"]),
-        ({"links_up": 0}, ["upstream north is up: no link is up"]),
+        (("up", "up"), [], []),
+        (("suspect", "up"), [], ["north is suspect"]),
+        (("down", "probing"), ["north is down"], ["south is probing"]),
+        (("up", "drained"), [], ["south is drained"]),
+        (("draining", "disabled"), ["no upstream"], ["north is draining", "south is disabled"]),
+        (("down", "disabled"), ["north is down", "no upstream"], ["south is disabled"]),
     ],
 )
-def test_what_counts_as_wrong(change: dict[str, Any], problems: list[str]) -> None:
+def test_what_counts_as_wrong_and_what_is_only_to_be_known(
+    states: tuple[str, ...], problems: list[str], notices: list[str]
+) -> None:
     status = a_status()
-    status["upstreams"][0].update(change)  # type: ignore[typeddict-item]
-    assert problems_of(status) == problems
+    for upstream, state in zip(status["upstreams"], states, strict=True):
+        upstream["state"] = state
+    found = [line.removeprefix("upstream ") for line in problems_of(status)]
+    assert [line[: len(start)] for line, start in zip(found, problems, strict=True)] == problems
+    found = [line.removeprefix("upstream ") for line in notices_of(status)]
+    assert [line[: len(start)] for line, start in zip(found, notices, strict=True)] == notices
+
+
+def test_what_an_operator_has_set_is_said_and_is_no_fault(
+    config: Path, daemon: AdminThread
+) -> None:
+    daemon.status["upstreams"][0] |= {
+        "state": "drained",
+        "control": "drained",
+        "pending": 0,
+        "why": "by alice: their maintenance",
+    }
+    result = invoke("--config", config)
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        "upstream north is drained since 2026-01-01T00:00:02.000Z: by alice: their maintenance"
+    ]
 
 
 def test_no_daemon(config: Path) -> None:
