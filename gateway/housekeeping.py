@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import trio
 
@@ -10,6 +11,7 @@ from gateway.clock import Clock, iso_time
 from gateway.errors import StoreError
 from gateway.settings.schema import Alarms as AlarmSettings
 from gateway.settings.schema import Node as NodeSettings
+from gateway.telemetry.audit_files import AuditFailed
 from gateway.telemetry.events import Emit, Event
 from gateway.terminals.listener import Listener
 from gateway.terminals.registry import Registry
@@ -17,6 +19,8 @@ from gateway.wire.revocation import CertificateUnusable
 from gateway.wire.tls import ServerTls
 
 _DAY_MS = 86_400_000
+
+WriteDown = Callable[[str, Mapping[str, object]], Awaitable[None]]
 
 
 class Housekeeping:
@@ -32,7 +36,10 @@ class Housekeeping:
         node: NodeSettings,
         clock: Clock,
         emit: Emit,
+        write_down: WriteDown | None = None,
     ) -> None:
+        """`write_down` is told of a listener whose files were edited, and of what is in force."""
+        self._write_down = write_down
         self._listeners = listeners
         self._tls = tls
         self._registry = registry
@@ -52,10 +59,11 @@ class Housekeeping:
     async def watch_certificates(self) -> None:
         """Use replaced certificates and revocation lists, and cut off whom they revoke."""
         while True:
+            # Before the look: what is edited meanwhile is looked at in the next one.
+            self._look = trio.Event()
             for name, tls in self._tls.items():
                 await self._reload(name, tls)
                 self._warn(name, tls)
-            self._look = trio.Event()
             self.waiting = True
             with trio.move_on_after(self._node.watch_s):
                 await self._look.wait()
@@ -77,6 +85,13 @@ class Housekeeping:
             for one in self._listeners:
                 if one.settings.name == listener:
                     one.cut_off(lambda peer: tls.refusal(peer, now_ms))
+            if changed and self._write_down is not None:
+                # In force already: a revocation does not wait for the audit log to have room.
+                with contextlib.suppress(AuditFailed):
+                    await self._write_down(
+                        listener,
+                        {"certificate_sha256": tls.certificate.sha256, "revoked": revoked},
+                    )
 
     def _warn(self, listener: str, tls: ServerTls) -> None:
         now_ms = self._clock.wall_ms()

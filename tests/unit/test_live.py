@@ -308,7 +308,8 @@ async def test_keys_are_never_shown(edited: Edited) -> None:
     key.write_text("-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n")
     edited.change(
         "plain = true",
-        'tls = { ca = "client.key", server_name = "north", certificate = "client.key", key = "client.key" }',
+        'tls = { ca = "client.key", server_name = "north", '
+        'certificate = "client.key", key = "client.key" }',
     )
     report = await edited.look()
     assert report["result"] == "refused"
