@@ -241,12 +241,16 @@ def _upstream(upstream: Part, findings: Findings) -> None:
 def _calls(upstream: Part, findings: Findings) -> None:
     """Either we call the acquirer, or it calls us."""
     called = bool(list(upstream.texts("addresses")))
-    if called == upstream.has("listen"):
+    if called and upstream.has("listen"):
         findings.error(
-            upstream.at("listen") if called else upstream.path,
-            "says both whom to call and where to be called"
-            if called
-            else "says neither whom to call nor where to be called",
+            upstream.at("listen"),
+            "says where to be called, and addresses whom to call",
+            "remove one of them",
+        )
+    if not called and not upstream.has("listen"):
+        findings.error(
+            upstream.at("addresses") if upstream.has("addresses") else upstream.path,
+            "names no address to call",
             "write addresses, or listen where the acquirer calls us",
         )
     if not upstream.has("listen"):
