@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from gateway.admin.access import Role
-from gateway.admin.api import Arguments, Progress
+from gateway.admin.api import Progress
+from gateway.admin.desk import NoArguments
 from gateway.admin.operations import Operation, Operations
 from gateway.settings.reload import ReloadReport, ReloadStatus
 
@@ -18,10 +19,6 @@ class ReloaderApi(Protocol):
     async def look(
         self, *, dry_run: bool = False, confirm: bool = False, again: bool = False
     ) -> ReloadReport: ...
-
-
-class NoArguments(Arguments):
-    """The operation takes none."""
 
 
 class ConfigurationOperations(Operations):

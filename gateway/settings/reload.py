@@ -14,7 +14,7 @@ from gateway.errors import OperatorError
 from gateway.settings import loader
 from gateway.settings.findings import Finding, SettingsError
 from gateway.settings.loader import Configuration
-from gateway.settings.sources import Digests, Texts, files_of, version_of
+from gateway.settings.sources import Digests, Texts, files_of, source_files, version_of
 from gateway.telemetry.audit import DONE, REFUSED, AuditLog
 from gateway.telemetry.audit_chain import Who
 from gateway.telemetry.audit_files import AuditFailed
@@ -60,24 +60,25 @@ class Whole(Generic[T]):
 
 def read_whole(file: Path, prepare: Prepare[T]) -> Whole[T]:
     """What a node is to be built from; reads files. Raises SettingsError."""
-    prepared, digests = _read_whole(file, prepare, None, Digests())
+    prepared, digests = _read_whole(file, prepare, None, Digests(), {})
     texts = Texts(bytes_max=_COMPARED_BYTES_MAX)
     texts.take(digests)
     return Whole(prepared, digests, texts)
 
 
 def _read_whole(
-    file: Path, prepare: Prepare[T], before: Prepared[T] | None, known: Digests
+    file: Path,
+    prepare: Prepare[T],
+    before: Prepared[T] | None,
+    known: Digests,
+    in_force: Mapping[Path, str],
 ) -> tuple[Prepared[T], dict[Path, str]]:
     """A configuration, and the hashes of its files: nothing changed while they were read."""
     for _ in range(_SETTLE_TRIES_MAX):
-        files = files_of(loader.load(file))
-        digests = known.of(files)
-        # Read again: what was read before the hashes may be older than they are.
-        configuration = loader.load(file)
+        configuration, digests = _loaded(file, before, known, in_force)
         version = version_of(digests, beside=file)
         prepared = prepare(replace(configuration, version=version), before)
-        if files_of(configuration) == files and known.of(files) == digests:
+        if known.of(files_of(configuration)) == digests:
             return prepared, digests
     raise SettingsError(
         [
@@ -91,6 +92,23 @@ def _read_whole(
             )
         ]
     )
+
+
+def _loaded(
+    file: Path, before: Prepared[T] | None, known: Digests, in_force: Mapping[Path, str]
+) -> tuple[Configuration, dict[Path, str]]:
+    """The configuration, and the hashes of its files, none of which is older than it is.
+
+    Where only lists were edited it is the one in force: to load it takes longer than most lists.
+    """
+    if before is not None:
+        digests = known.of(files_of(before.configuration))
+        sources = source_files(before.configuration)
+        if all(digests[one] == in_force.get(one) for one in sources):
+            return before.configuration, digests
+    digests = known.of(files_of(loader.load(file)))
+    # Read again: what was read before the hashes may be older than they are.
+    return loader.load(file), digests
 
 
 class FindingView(TypedDict):
@@ -244,7 +262,7 @@ class Reloader(Generic[T]):
         return list(dict.fromkeys((*self.files(), *self._tried)))
 
     def _candidate(self) -> tuple[Prepared[T], dict[Path, str]]:
-        return _read_whole(self._file, self._prepare, self._running, self._digests)
+        return _read_whole(self._file, self._prepare, self._running, self._digests, self._in_force)
 
     # --- the three ends -----------------------------------------------------------------------
 

@@ -34,11 +34,11 @@ def files_of(configuration: Configuration) -> list[Path]:
 
     Listeners' certificates and revocation lists are not among them: see `certificate_files`.
     """
-    named = [*configuration.settings.dialects, *_files_of_upstreams(configuration)]
+    named = list(_certificates_of_upstreams(configuration))
     return list(
         dict.fromkeys(
             (
-                configuration.file,
+                *source_files(configuration),
                 *(configuration.resolve(path) for path in named),
                 *list_files(configuration).values(),
             )
@@ -56,10 +56,16 @@ def certificate_files(configuration: Configuration) -> list[Path]:
     return list(dict.fromkeys(map(configuration.resolve, found)))
 
 
-def _files_of_upstreams(configuration: Configuration) -> Iterator[str]:
+def source_files(configuration: Configuration) -> list[Path]:
+    """The files that loading it reads: its own, dialects, and terminals of upstreams."""
+    settings = configuration.settings
+    terminals = (one.terminals_file for one in settings.upstreams)
+    named = [*settings.dialects, *(path for path in terminals if path is not None)]
+    return [configuration.file, *map(configuration.resolve, named)]
+
+
+def _certificates_of_upstreams(configuration: Configuration) -> Iterator[str]:
     for upstream in configuration.settings.upstreams:
-        if upstream.terminals_file is not None:
-            yield upstream.terminals_file
         tls = upstream.tls
         if tls is not None:
             yield from (file for file in (tls.ca, tls.certificate, tls.key) if file is not None)
