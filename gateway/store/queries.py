@@ -114,11 +114,12 @@ counted (refund, amount_minor) AS (
         AND (
             o.response_code IN {_APPROVING}
             -- Found by a restart: not known what was told, but it will be delivered.
-            OR o.response_code = '' AND o.state = 'advice_owed'
+            OR o.response_code = '' AND o.state IN ('advice_owed', 'given_up')
+                AND t.facts ->> 4 IN ('offline', 'adjustment')
         )
         AND (
             o.state IN ('answered', 'delivered', 'advice_owed', 'advised')
-            OR o.state IN ('given_up', 'closed') AND t.facts ->> 4 IN ('offline', 'adjustment')
+            OR o.state IN ('given_up', 'closed', 'booked') AND t.facts ->> 4 IN ('offline', 'adjustment')
             OR p.amount_minor > 0
         )
         AND NOT EXISTS (

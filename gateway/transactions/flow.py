@@ -51,6 +51,7 @@ from gateway.wire.message import (
     Message,
 )
 
+_ADVICE_KEPT = (State.ADVICE_OWED, State.GIVEN_UP)
 _FINANCIAL_KINDS = REVERSIBLE_KINDS | ADVICE_KINDS | {Kind.REFUND, Kind.BALANCE, Kind.UNKNOWN}
 
 
@@ -408,7 +409,7 @@ class Flow:
             # Found without an outcome: it is in doubt, and what it is owed is on its way.
             code = response_code(Reason.NO_ANSWER, request.code_set)
             keeps = request.version.policy.keeps_advices(request.device.profile)
-            if keeps and seen.state is State.ADVICE_OWED:
+            if keeps and seen.kind in ADVICE_KINDS and seen.state in _ADVICE_KEPT:
                 code = APPROVED
             stored = replies.refusal(request.message, code)
         approved = self._originals.may_be_approved(seen.upstream, stored.response_code)

@@ -58,6 +58,7 @@ OPEN_STATES = frozenset(
 APPROVING = frozenset(("00", "08", "10", "11", "16", "A2", "A4", "A5", "A6"))
 _TOLD_APPROVED = frozenset((State.ANSWERED, State.DELIVERED, State.ADVICE_OWED, State.ADVISED))
 _ADVICES = frozenset((Kind.OFFLINE, Kind.ADJUSTMENT))
+_SETTLED = frozenset((State.GIVEN_UP, State.CLOSED, State.BOOKED))
 _VOIDS = frozenset((Kind.VOID, Kind.COMPLETION_VOID))
 _DEBITS = _ADVICES | {Kind.PURCHASE, Kind.CASH, Kind.CASHBACK, Kind.COMPLETION}
 
@@ -307,13 +308,17 @@ class FakeStore:
 
     def _counts(self, transaction: Transaction) -> bool:
         told = transaction.state in _TOLD_APPROVED or (
-            transaction.kind in _ADVICES and transaction.state in (State.GIVEN_UP, State.CLOSED)
+            transaction.kind in _ADVICES and transaction.state in _SETTLED
         )
         left = self.partly_reversed.get(transaction.transaction_id, 0)
         return (
             (
                 transaction.response_code in APPROVING
-                or (transaction.state is State.ADVICE_OWED and not transaction.response_code)
+                or (
+                    not transaction.response_code
+                    and transaction.kind in _ADVICES
+                    and transaction.state in (State.ADVICE_OWED, State.GIVEN_UP)
+                )
             )
             and (told or left > 0)
             and not any(
