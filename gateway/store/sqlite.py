@@ -16,6 +16,7 @@ import trio
 
 from gateway.errors import OperatorError, StoreError, StoreOverloaded
 from gateway.store import migrations, rows
+from gateway.store.checkpoints import Checkpointer
 from gateway.store.reads import Reads
 from gateway.store.store import Operation, StoreHealth, Transaction
 from gateway.store.writer import Outcome, Ticket, Writer
@@ -37,6 +38,7 @@ class Connections:
     writer: apsw.Connection
     reader: apsw.Connection
     search_reader: apsw.Connection
+    another: Callable[[], apsw.Connection]  # opens one that may write
 
 
 class SqliteStore(Reads):
@@ -85,6 +87,7 @@ class SqliteStore(Reads):
             checkpoint_pages=_CHECKPOINT_PAGES,
             token=trio.lowlevel.current_trio_token(),
             deliver=self._delivered,
+            checkpointer=Checkpointer(connections.another),
         )
         self._writer.start()
 
@@ -112,7 +115,7 @@ class SqliteStore(Reads):
         await trio.lowlevel.checkpoint()
         file = Path(path)
         with _as_operator_error(file):
-            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_folder(file.parent)
             lock = _take_lock(file)
             try:
                 connections = _connect(file, vfs)
@@ -267,6 +270,22 @@ def _as_operator_error(path: Path) -> Any:
         raise OperatorError(f"{path}: the store cannot be opened: {error}") from None
 
 
+def _make_folder(folder: Path) -> None:
+    """Make it where it is absent, so that the loss of power takes none of its names away."""
+    absent = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for one in absent:
+        _sync_folder(one.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _take_lock(path: Path) -> int:
     """The descriptor of the lock beside the store's file, held until it is closed."""
     beside = path.with_name(path.name + ".lock")
@@ -288,12 +307,20 @@ def _connect(path: Path, vfs: str | None) -> Connections:
     """A connection to write and two to read; SQLite gives its own files the mode of the first."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     path.chmod(0o600)
+    _sync_folder(path.parent)
     opened: list[apsw.Connection] = []
 
     def connect(flags: int) -> apsw.Connection:
         connection = apsw.Connection(str(path), flags=flags, vfs=vfs)
         opened.append(connection)
         connection.set_busy_timeout(_BUSY_MS)
+        return connection
+
+    def another() -> apsw.Connection:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+        connection.pragma("journal_mode")  # One that has read nothing knows of no log to copy.
+        connection.pragma("synchronous", "full")
+        connection.pragma("wal_autocheckpoint", 0)
         return connection
 
     try:
@@ -304,9 +331,10 @@ def _connect(path: Path, vfs: str | None) -> Connections:
         writer.pragma("cache_size", -_CACHE_KIB)
         writer.pragma("wal_autocheckpoint", 0)  # The writer does it, between two batches.
         migrations.migrate(writer)
-        readers = [connect(apsw.SQLITE_OPEN_READONLY) for _ in range(2)]
+        reader = connect(apsw.SQLITE_OPEN_READONLY)
+        search_reader = connect(apsw.SQLITE_OPEN_READONLY)
     except BaseException:
         for connection in opened:
             connection.close()
         raise
-    return Connections(writer, *readers)
+    return Connections(writer, reader, search_reader, another)

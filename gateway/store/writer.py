@@ -13,6 +13,7 @@ import trio
 
 from gateway.errors import StoreError
 from gateway.store import queries, rows
+from gateway.store.checkpoints import Checkpointer, Copying
 from gateway.store.store import Transaction
 
 # Rows to one statement. Statements are prepared for these sizes only, so that SQLite keeps all of
@@ -94,8 +95,10 @@ class Writer:
         checkpoint_pages: int,
         token: trio.lowlevel.TrioToken,
         deliver: Callable[[Outcome], None],
+        checkpointer: Checkpointer,
     ) -> None:
         self._connection = connection
+        self._checkpointer = checkpointer
         self._batch_max = batch_max
         self._checkpoint_pages = checkpoint_pages
         self._token = token
@@ -123,7 +126,7 @@ class Writer:
             try:
                 first = waiting.get(timeout=_IDLE_S if self._pages_in_log() else None)
             except queue.Empty:
-                self._empty_log()
+                self._look_after_log(at_rest=True)
                 continue
             batch: list[Ticket] = []
             count = 0
@@ -143,8 +146,11 @@ class Writer:
                 self._tell(self._write(batch, count))
                 if count >= _GATHER_ROWS:
                     time.sleep(_GATHER_S)
-                if self._pages_in_log() >= self._checkpoint_pages:
-                    self._empty_log()
+                self._look_after_log(at_rest=False)
+        self._end_checkpoints()
+        if self._sync_failed:
+            # Closing would copy the log, and nothing more is to be written.
+            self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._connection.close()
 
     def _write(self, batch: list[Ticket], count: int) -> Outcome:
@@ -244,15 +250,39 @@ class Writer:
         """Pages written since the log was last copied into the database in full."""
         return self._connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)[0]
 
-    def _empty_log(self) -> None:
+    def _look_after_log(self, *, at_rest: bool) -> None:
+        """Have the log copied where it is long, and copy what is left once that is done."""
+        match self._checkpointer.state:
+            case Copying.OVER:
+                self._empty_log(self._checkpointer)
+            case Copying.UNDER_WAY:
+                return
+            case Copying.NONE if at_rest:
+                self._empty_log()
+            case Copying.NONE if self._pages_in_log() >= self._checkpoint_pages:
+                self._checkpointer.begin()
+
+    def _empty_log(self, checkpointer: Checkpointer | None = None) -> None:
         """Copy the log into the database; done between two batches, and so in full."""
         try:
-            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except apsw.Error as error:
-            outcome = Outcome([], rows=0)
-            self._fail([], error, outcome)
-            self._tell(outcome)
+            if checkpointer is not None:
+                checkpointer.finish()
+            if not self._sync_failed:
+                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except Exception as error:
+            self._tell_trouble(error)
         self._connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)
+
+    def _end_checkpoints(self) -> None:
+        try:
+            self._checkpointer.stop()
+        except Exception as error:
+            self._tell_trouble(error)
+
+    def _tell_trouble(self, error: Exception) -> None:
+        outcome = Outcome([], rows=0)
+        self._fail([], error, outcome)
+        self._tell(outcome)
 
     def _tell(self, outcome: Outcome) -> None:
         try:

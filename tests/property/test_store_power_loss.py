@@ -176,6 +176,30 @@ async def test_after_a_failed_sync_nothing_more_is_written(tmp_path: Path) -> No
     assert await _lost(tmp_path / "after" / "s", {1: State.INTENDED}) == 0
 
 
+async def test_a_checkpoint_beside_the_writer_that_fails_stops_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_CHECKPOINT_PAGES", 10)
+    reasons: list[str] = []
+    acknowledged: dict[int, State] = {}
+    with PowerDisk() as disk:
+        async with opened(tmp_path / "s", vfs=disk.vfs_name, fatal=reasons.append) as store:
+            disk.fail_database_syncs = True
+            for number in range(1, 2_000):
+                try:
+                    await store.intend(a_transaction(number))
+                except StoreError:
+                    break
+                acknowledged[number] = State.INTENDED
+            assert len(reasons) == 1
+            assert "sync" in reasons[0]
+            # No page of the log was given up before the database had it for good.
+            snapshot = disk.snapshot()
+        assert disk.snapshot()["s-wal"] == snapshot["s-wal"]
+    restore(snapshot, tmp_path / "after")
+    assert await _lost(tmp_path / "after" / "s", acknowledged) == 0
+
+
 async def test_a_checkpoint_that_fails_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,9 +38,12 @@ class _Known:
                 content[offset : offset + len(left)] = left
         return bytes(content)
 
-    def sync(self) -> None:
+    def sync(self, count: int) -> None:
+        """The first `count` writes are there for good."""
+        rest = self.unsynced[count:]
+        del self.unsynced[count:]
         self.durable = bytearray(self.applied(lambda written: written))
-        self.unsynced.clear()
+        self.unsynced = rest
 
 
 Snapshot = dict[str, bytes]
@@ -104,9 +107,14 @@ class PowerDisk(apsw.VFS):
             self.writes += 1
             self.on_operation()
 
-    def synced(self, name: str) -> None:
+    def unsynced(self, name: str) -> int:
+        """How many writes a sync that begins now is sure to take along."""
         with self._lock:
-            self._files[name].sync()
+            return len(self._files[name].unsynced)
+
+    def synced(self, name: str, count: int) -> None:
+        with self._lock:
+            self._files[name].sync(min(count, len(self._files[name].unsynced)))
             self.syncs += 1
             self.on_operation()
 
@@ -163,5 +171,6 @@ class _PowerFile(apsw.VFSFile):
             raise apsw.exception_for(self._disk.fail_syncs)
         if self._disk.fail_database_syncs and not self._name.endswith("-wal"):
             raise apsw.exception_for(apsw.SQLITE_IOERR_FSYNC)
+        count = self._disk.unsynced(self._name)  # Another thread may write meanwhile.
         super().xSync(flags)
-        self._disk.synced(self._name)
+        self._disk.synced(self._name, count)

@@ -13,6 +13,23 @@ from gateway.store.migrations import MIGRATIONS, migrate, version_of
 from tests.support.stores import a_transaction, opened
 
 
+async def test_the_names_of_a_new_store_are_on_disk_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    real = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    folder = tmp_path / "var" / "lib"
+    async with opened(folder / "s"):
+        named_in = (tmp_path, tmp_path / "var", folder)
+        assert {one.stat().st_ino for one in named_in} <= synced
+
+
 async def test_files_and_folder_are_made_for_their_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "new" / "gateway.db"
     async with opened(path) as store:
