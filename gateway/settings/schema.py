@@ -558,6 +558,11 @@ class Approvals(Table):
             "reversals.resolve",
             "config.confirm",
             "blocklists.unblock",
+            "upstreams.drain",
+            "upstreams.resume",
+            "upstreams.disable",
+            "upstreams.enable",
+            "upstreams.reconnect",
         ]
     ] = Field(default_factory=list)
     expires_h: float = Field(default=24.0, gt=0, le=24 * 31)
