@@ -10,8 +10,8 @@ from pydantic import Field
 
 from gateway.admin.access import Role
 from gateway.admin.api import Arguments, Progress, UpstreamStatus
-from gateway.admin.configuration import NoArguments
 from gateway.admin.controls import Controls, Order
+from gateway.admin.desk import NoArguments
 from gateway.admin.operations import Operation, Operations
 from gateway.clock import Clock, iso_time
 from gateway.errors import OperatorError
