@@ -130,14 +130,6 @@ async def _certificates_written_down(
     await node.audit.record("certificates.load", who=UNKNOWN_AUTHOR, subject=listener, new=in_force)
 
 
-async def _certificates_written_down(
-    node: Node, listener: str, in_force: Mapping[str, object]
-) -> None:
-    await node.audit.record(
-        "certificates.load", who=UNKNOWN_AUTHOR, subject=listener, new=in_force
-    )
-
-
 def _prepare_process(configuration: Configuration) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     # A core file would hold card data.
