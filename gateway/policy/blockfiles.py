@@ -56,7 +56,8 @@ _TO_BASE32HEX = bytes(
     _BASE32HEX[_BASE32.index(byte)] if byte in _BASE32 else ord("!") for byte in range(256)
 )
 
-_NAME = rb'(?:[^\s"#=]+|"[^"]{1,40}")'
+# Printable characters alone: what a lost disk block leaves (zeros) names nobody.
+_NAME = rb'(?:[^\x00-\x20"#=\x7f]+|"[^"\x00-\x1f\x7f]{1,40}")'
 _VALUES = {
     ListName.TERMINALS: _NAME,
     ListName.MERCHANTS: _NAME,

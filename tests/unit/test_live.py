@@ -144,6 +144,7 @@ BAD_EDITS: list[tuple[str, Callable[[Path], None], int, str]] = [
     (LIST, _added(b"caf\xe9\n"), 21, ""),
     (LIST, _directory, 1, "cannot be read"),
     (LIST, _added("T0000030 surprise=1\n"), 21, "unknown key"),
+    (LIST, _added("\0\0\0\n"), 21, ""),
 ]
 
 
