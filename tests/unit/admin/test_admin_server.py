@@ -82,6 +82,13 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.fixture
+def open_folder(folder: Path) -> Path:
+    """A folder that every user may look into."""
+    folder.chmod(0o755)
+    return folder
+
+
 class Served:
     def __init__(self, client: AdminClient, store: FakeStore, events: Events) -> None:
         self.client = client
@@ -189,6 +196,50 @@ async def test_who_asks_is_who_the_kernel_says(folder: Path) -> None:
         (_, done) = records(folder / "audit")
         assert (done["uid"], done["pid"], done["origin"]) == (os.getuid(), os.getpid(), "socket")
         assert done["who"] == user_name(os.getuid())
+
+
+ASK = """
+import socket, sys
+connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+connection.connect(sys.argv[1])
+connection.sendall(bytes.fromhex(sys.argv[2]))
+while part := connection.recv(65536):
+    sys.stdout.buffer.write(part)
+"""
+NOBODY = 65_534
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can ask as two users")
+async def test_two_users_are_two_persons(open_folder: Path) -> None:
+    folder = open_folder
+    me = user_name(os.getuid())
+    operators = [
+        Operator(name="anna", users=[me], roles=["operator"]),
+        Operator(name="ben", users=[str(NOBODY)], roles=["operator"]),
+    ]
+    wanted = Approvals(actions=["terminals.activate"])
+    async with served(folder / "admin", operators=operators, approvals=wanted) as daemon:
+        (folder / "admin").chmod(0o666)  # as if both were of the group that may open it
+        await daemon.terminals("enrol", terminal_id="T1", merchant_id="M1")
+        with pytest.raises(OperatorError, match="gateway approve 3"):
+            await daemon.terminals("activate", terminal_id="T1")
+        with pytest.raises(OperatorError, match="somebody else"):
+            await daemon.run("approvals", "approve", number=3)
+        order = post("/v1/approvals/approve", b'{"number": 3}')
+        done = await trio.run_process(
+            ["/usr/bin/env", "python3", "-c", ASK, str(folder / "admin"), order.hex()],
+            capture_stdout=True,
+            user=NOBODY,
+            cwd="/",
+        )
+        assert done.stdout.startswith(b"HTTP/1.1 200")
+        assert (await daemon.terminals("show", terminal_id="T1"))["state"] == "active"
+        begun = [one for one in records(folder / "audit") if one["action"] == "terminals.activate"]
+        assert [(one["who"], one["uid"], one["outcome"][:5]) for one in begun] == [
+            ("anna", 0, "waits"),
+            ("ben", NOBODY, "begun"),
+            ("ben", NOBODY, "done"),
+        ]
 
 
 async def test_who_is_no_operator_is_told_so(folder: Path) -> None:
