@@ -248,7 +248,7 @@ def _tell_change(done: dict[str, Any], words: str, *, quiet: bool) -> None:
         say(f"nothing to do: {one['name']} is {one['state']}, {one['why']}")
     elif not quiet:
         pending = done["pending_before"]
-        say(f"{one['name']} {words}" + (f"; {pending} were pending" if pending else ""), "dim")
+        say(f"{one['name']} {words}" + (f" (pending then: {pending})" if pending else ""), "dim")
 
 
 def _ask_about(what: str, name: str, yes: bool, config: Any) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import trio
+import trio.testing
 
 from gateway.admin.api import AdminApi, Status, UpstreamStatus
 from gateway.admin.configuration import ConfigurationOperations
@@ -17,14 +18,20 @@ from gateway.admin.operations import TerminalOperations
 from gateway.admin.server import serve_admin
 from gateway.admin.transactions import ReversalOperations, TransactionOperations
 from gateway.clock import SystemClock
-from gateway.errors import OperatorError
+from gateway.errors import InDoubt, OperatorError
 from gateway.settings.reload import ReloadReport
 from gateway.settings.schema import DeviceRange
 from gateway.store.store import EndReversal, OweReversal, State
 from gateway.telemetry.events import Event
 from gateway.terminals.registry import Registry
+from gateway.upstreams.pool import Pool
+from gateway.wire.message import Kind
+from tests.support.acquirer import FakeAcquirer, approve
 from tests.support.desk import an_api
 from tests.support.fake_store import FakeStore
+from tests.support.rig import purchase
+from tests.support.steered import Steered
+from tests.support.steered import an_upstream as an_idle_upstream
 
 
 def an_upstream(name: str, *, links_up: int, pending: int = 0) -> UpstreamStatus:
@@ -105,6 +112,9 @@ class AdminThread:
         self.looks: list[dict[str, bool]] = []
         self.store = FakeStore()
         self.events: list[tuple[Event, dict[str, object]]] = []
+        self.acquirers = {"north": FakeAcquirer(), "south": FakeAcquirer()}
+        self.upstreams: Pool  # to be touched in the daemon's thread only
+        self._loop: tuple[trio.lowlevel.TrioToken, trio.Nursery]
 
     async def look(self, **how: bool) -> ReloadReport:
         """As `Reloader.look`."""
@@ -116,11 +126,28 @@ class AdminThread:
         await self._given_up(transaction_id)
         await self.store.commit(OweReversal(transaction_id, "north", "68", 1))
 
-    async def resolve(self, transaction_id: int, reason: str) -> None:
+    async def resolve(
+        self, transaction_id: int, reason: str, *, booked: bool | None = None
+    ) -> None:
         """As `Reversals.resolve`, as far as commands see it."""
         await self._given_up(transaction_id)
         await self.store.commit(EndReversal(transaction_id, State.CLOSED))
         self.emit(Event.REVERSAL_DONE, transaction=transaction_id, resolved=reason)
+
+    def pend(self, name: str) -> None:
+        """Have an upstream wait for an answer that never comes; for the test's own thread."""
+        token, nursery = self._loop
+        self.acquirers[name].script = lambda one: approve(one) if one.mti[1] == "8" else None
+
+        async def pended() -> None:
+            nursery.start_soon(self._ask, name)
+            await trio.testing.wait_all_tasks_blocked()
+
+        trio.from_thread.run(pended, trio_token=token)
+
+    async def _ask(self, name: str) -> None:
+        with suppress(InDoubt):
+            await self.upstreams[name].ask(purchase(1), transaction_id=1, kind=Kind.PURCHASE)
 
     async def _given_up(self, transaction_id: int) -> None:
         transaction = await self.store.transaction(transaction_id)
@@ -140,11 +167,17 @@ class AdminThread:
             emit=self.emit,
         )
         clock = SystemClock()
+        self.upstreams = Pool(
+            an_idle_upstream(name, acquirer, clock=clock, emit=self.emit)
+            for name, acquirer in self.acquirers.items()
+        )
+        steered = Steered(self.upstreams, store=self.store, clock=clock, emit=self.emit)
         groups = {
             "config": ConfigurationOperations(self),
             "terminals": TerminalOperations(registry),
             "transactions": TransactionOperations(store=self.store, clock=clock, grace_s=60),
             "reversals": ReversalOperations(store=self.store, reversals=self, clock=clock),
+            "upstreams": steered.operations,
         }
         with TemporaryDirectory() as folder:
             async with an_api(
@@ -156,6 +189,11 @@ class AdminThread:
         self, api: AdminApi, path: Path, started: threading.Event, stop: trio.Event
     ) -> None:
         async with trio.open_nursery() as nursery:
+            self._loop = trio.lowlevel.current_trio_token(), nursery
+            for acquirer in self.acquirers.values():
+                nursery.start_soon(acquirer.run)
+            await nursery.start(self.upstreams.run)
+            await trio.testing.wait_all_tasks_blocked()
             await nursery.start(partial(serve_admin, api, path))
             started.set()
             await stop.wait()
