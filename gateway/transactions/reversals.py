@@ -8,11 +8,10 @@ from dataclasses import replace
 import trio
 
 from gateway.clock import Clock
-from gateway.errors import InDoubt, KeyUnavailable, NotSent, OperatorError, StoreError
+from gateway.errors import InDoubt, KeyUnavailable, NotSent, StoreError
 from gateway.policy.response_codes import may_be_approved
 from gateway.settings.schema import Upstream as UpstreamSettings
 from gateway.store.store import (
-    Criteria,
     EndReversal,
     NoteAttempt,
     OwedReversal,
@@ -23,7 +22,8 @@ from gateway.store.store import (
 )
 from gateway.telemetry.events import Emit, Event
 from gateway.transactions import replies
-from gateway.transactions.debts import Queue, has_own_stan, is_sent_again
+from gateway.transactions.debts import Queue, has_own_stan
+from gateway.transactions.given_up import GivenUp
 from gateway.transactions.late import LateAnswers
 from gateway.transactions.originals import issues_rrn
 from gateway.transactions.records import Records
@@ -31,14 +31,13 @@ from gateway.transactions.states import Happening, after
 from gateway.upstreams.adaptation import CannotAdapt
 from gateway.upstreams.pool import Pool
 from gateway.upstreams.upstream import Upstream
-from gateway.wire.message import ADVICE_KINDS, REVERSIBLE_KINDS, Kind, Message, repeat_mti
+from gateway.wire.message import Kind, Message, repeat_mti
 
 _DONE = "00"
 _ORIGINAL_UNKNOWN = "25"
 _TRY_LATER = frozenset(("91", "96", "68", "98"))  # the acquirer's own trouble, not a verdict
 # What follows an original and has no end yet: it is ended before the original is reversed.
 _COMES_FIRST = frozenset((State.INTENDED, State.REVERSAL_OWED, State.ADVICE_OWED))
-_PAGE = 500
 _STORE_RETRY_S = 0.5
 _STAN_RETRY_S = 0.2
 
@@ -66,19 +65,21 @@ class Reversals:
         self.on_reversed: Callable[[int, int], None] = lambda _transaction_id, _left_minor: None
         self._queues = {upstream.name: Queue() for upstream in pool}
         self._nursery: trio.Nursery | None = None
-        self.given_up = 0  # handed to an operator
-        self._late = LateAnswers(clock=clock, emit=emit, judge=self._judge)
+        operators = GivenUp(store=records.store, pool=pool, clock=clock, emit=emit, owe=self.owe)
+        self._operators = operators
+        self.handed_on, self.retry, self.resolve = operators.add, operators.retry, operators.resolve
+        self._late = LateAnswers(clock=clock, emit=emit, judge=operators.judge)
 
     # --- owing ----------------------------------------------------------------------------
 
-    async def owe(self, upstream_stan: int, operation: OweReversal) -> None:
-        """Make a debt durable and deliver it from now on.
+    async def owe(self, upstream_stan: int, operation: OweReversal) -> bool:
+        """Make a debt durable and deliver it from now on; False where it is owed already.
 
         `upstream_stan` is the STAN under which the upstream knows the original. Raises StoreError
         where nothing could be written; then nothing is owed by this call either.
         """
         await self._store.commit(operation)
-        self._enqueue(upstream_stan, operation)
+        return self._enqueue(upstream_stan, operation)
 
     async def owe_regardless(self, upstream_stan: int, operation: OweReversal) -> None:
         """As `owe`, but where the store fails the debt is written as soon as it works again.
@@ -89,10 +90,10 @@ class Reversals:
         await self._records.write_regardless(operation)
         self._enqueue(upstream_stan, operation)
 
-    def _enqueue(self, upstream_stan: int, operation: OweReversal) -> None:
+    def _enqueue(self, upstream_stan: int, operation: OweReversal) -> bool:
         queue = self._queue(operation.upstream)
         if operation.transaction_id in queue:
-            return  # It is the same debt.
+            return False  # It is the same debt.
         upstream = self._pool.get(operation.upstream)
         if upstream is not None:
             upstream.stans.hold(upstream_stan)
@@ -115,6 +116,7 @@ class Reversals:
                 amount_minor=operation.amount_minor,
             )
         )
+        return True
 
     def _queue(self, upstream: str) -> Queue:
         return self._queues.setdefault(upstream, Queue())
@@ -131,23 +133,13 @@ class Reversals:
                     if has_own_stan(reversal, transaction):
                         upstream.stans.hold(reversal.upstream_stan)
             self._queue(reversal.upstream).add(reversal)
-        self.given_up = (await self._store.count_by_state()).get(State.GIVEN_UP, 0)
-        await self._hold_given_up()
+        await self._operators.restore()
         return len(owed)
 
-    async def _hold_given_up(self) -> None:
-        """An operator may have it sent again: until then its STAN stands for nothing else."""
-        before_id = 0
-        while True:
-            criteria = Criteria(state=State.GIVEN_UP, before_id=before_id)
-            found = await self._store.select(criteria, _PAGE)
-            for transaction in found:
-                upstream = self._pool.get(transaction.upstream)
-                if upstream is not None and is_sent_again(transaction):
-                    upstream.stans.hold(transaction.upstream_stan)
-            if len(found) < _PAGE:
-                return
-            before_id = found[-1].transaction_id
+    @property
+    def given_up(self) -> int:
+        """How many wait for an operator."""
+        return self._operators.count
 
     @property
     def open(self) -> int:
@@ -404,99 +396,11 @@ class Reversals:
             upstream.stans.release(owed.upstream_stan)
         self.handed_on(owed.transaction_id, owed.upstream, attempts=owed.attempts, why=why)
 
-    def handed_on(self, transaction_id: int, upstream: str, *, attempts: int, why: str) -> None:
-        """It is an operator's now, on disk."""
-        self.given_up += 1
-        self._emit(
-            Event.REVERSAL_GIVEN_UP,
-            transaction=transaction_id,
-            upstream=upstream,
-            attempts=attempts,
-            reason=why,
-        )
-
-    # --- late answers and operators -------------------------------------------------------
+    # --- late answers ---------------------------------------------------------------------
 
     def late_answer(self, transaction_id: int, answer: Message) -> None:
         """An answer came for a request that was given up; it is judged, and never delivered."""
         self._late.came(transaction_id, answer)
-
-    async def _judge(self, transaction_id: int, answer: Message) -> None:
-        """A late approval of what was given up opens its reversal again."""
-        transaction = await self._store.transaction(transaction_id)
-        if transaction is None or transaction.kind not in REVERSIBLE_KINDS:
-            return
-        upstream = self._pool.get(transaction.upstream)
-        approving = upstream.settings.approving_codes if upstream is not None else ()
-        if not may_be_approved(answer.response_code, approving):
-            return
-        state = after(transaction.state, Happening.LATE_APPROVAL)
-        if state is not transaction.state:
-            await self._owe_again(transaction, state)
-
-    async def retry(self, transaction_id: int) -> None:
-        """An operator has what was given up sent again. Raises OperatorError and StoreError."""
-        transaction = await self._given_up(transaction_id)
-        await self._owe_again(transaction, after(transaction.state, Happening.RETRIED))
-
-    async def resolve(
-        self, transaction_id: int, reason: str, *, booked: bool | None = None
-    ) -> None:
-        """An operator has settled it by hand; `booked` says whether the acquirer has it.
-
-        That must be said of a refund: one that was booked counts against what may still be
-        refunded. Raises OperatorError and StoreError.
-        """
-        transaction = await self._given_up(transaction_id)
-        if booked is None and not is_sent_again(transaction):
-            raise OperatorError(
-                f"transaction {transaction_id} is a {transaction.kind}: say whether the acquirer"
-                " has it booked (--booked or --not-booked)"
-            )
-        happening = Happening.FOUND_BOOKED if booked else Happening.RESOLVED
-        await self._store.commit(EndReversal(transaction_id, after(transaction.state, happening)))
-        self.given_up = max(0, self.given_up - 1)
-        upstream = self._pool.get(transaction.upstream)
-        if upstream is not None and is_sent_again(transaction):
-            upstream.stans.release(transaction.upstream_stan)
-        self._emit(
-            Event.REVERSAL_DONE, transaction=transaction_id, resolved=reason, booked=bool(booked)
-        )
-
-    async def _given_up(self, transaction_id: int) -> Transaction:
-        transaction = await self._store.transaction(transaction_id)
-        if transaction is None:
-            raise OperatorError(f"there is no transaction {transaction_id}")
-        if transaction.state is not State.GIVEN_UP:
-            raise OperatorError(
-                f"transaction {transaction_id} is {transaction.state}: only one that was given up"
-                " can be retried or resolved"
-            )
-        return transaction
-
-    async def _owe_again(self, transaction: Transaction, state: State) -> None:
-        advice = transaction.kind in ADVICE_KINDS
-        upstream = self._pool.get(transaction.upstream)
-        if not is_sent_again(transaction):
-            raise OperatorError(
-                f"a {transaction.kind} is never sent again; settle it with the acquirer, then"
-                " resolve it"
-            )
-        await self.owe(
-            transaction.upstream_stan,
-            OweReversal(
-                transaction.transaction_id,
-                transaction.upstream,
-                upstream.settings.reversal_reason if upstream is not None else "68",
-                self._clock.wall_ms(),
-                state=State.ADVICE_OWED if advice else state,
-                advice=advice,
-                amount_minor=transaction.left_minor,
-            ),
-        )
-        self.given_up = max(0, self.given_up - 1)
-        if upstream is not None:
-            upstream.stans.release(transaction.upstream_stan)  # as held since it was given up
 
     def _backoff_ms(self, upstream: Upstream, attempts: int) -> int:
         backoff = upstream.settings.reversal_backoff

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -780,13 +780,49 @@ async def test_a_given_up_reversal_holds_the_stan_it_would_name(
         assert not made.pool["a"].stans._held
 
 
+async def test_two_operators_and_a_late_approval_have_it_sent_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    refused: list[str] = []
+
+    async with rig(FakeStore(commit_s=0.1)) as made:
+
+        async def operate(act: Callable[[], Awaitable[None]]) -> None:
+            try:
+                await act()
+            except OperatorError as error:
+                refused.append(str(error))
+
+        made.acquirers["a"].script = only_reversals(with_code("12"))  # type: ignore[assignment]
+        await made.ask(purchase())
+        await trio.sleep(5)
+        made.acquirers["a"].script = silent
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(operate, lambda: made.reversals.retry(1))
+            nursery.start_soon(operate, lambda: made.reversals.resolve(1, "by telephone"))
+            made.reversals.late_answer(1, approve(purchase()))
+        assert made.reversals.given_up == 0
+        held = made.pool["a"].stans._held
+        if made.only() is State.CLOSED:
+            assert not held
+        else:
+            assert made.only() is State.REVERSAL_OWED
+            assert held[made.store.transactions[1].upstream_stan] == 1
+        assert len(refused) >= 2
+        made.acquirers["a"].script = approve
+        await trio.sleep(60)
+        assert made.reversals.open == 0
+        assert not held
+
+
 @pytest.mark.parametrize("how", ["an operator", "a late approval"])
 async def test_what_is_owed_again_as_it_is_given_up_is_sent_without_a_restart(
     how: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with rig() as made, trio.open_nursery() as nursery:
         made.acquirers["a"].script = only_reversals(with_code("12"))  # type: ignore[assignment]
-        emit, told = made.reversals._emit, made.acquirers["a"]
+        emit, told = made.reversals._operators._emit, made.acquirers["a"]
 
         def at_once(event: Event, /, **fields: object) -> None:
             emit(event, **fields)
@@ -797,7 +833,7 @@ async def test_what_is_owed_again_as_it_is_given_up_is_sent_without_a_restart(
                 else:
                     made.reversals.late_answer(1, approve(purchase()))
 
-        made.reversals._emit = at_once  # type: ignore[method-assign]
+        made.reversals._operators._emit = at_once  # type: ignore[method-assign]
         await made.ask(purchase())
         await trio.sleep(5)
         assert made.only() is State.REVERSED
