@@ -10,15 +10,16 @@ import trio
 from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.keys.security_module import SecurityModule
-from gateway.store.store import Batch, BatchTotals, Operation, PutBatch, Store
+from gateway.store.store import Batch, BatchTotals, Compared, Operation, PutBatch, Store
 from gateway.telemetry.events import Emit
 from gateway.transactions import duplicates
 from gateway.transactions.request import Request
 from gateway.transactions.uploads import Uploads
-from gateway.wire.message import Message
+from gateway.wire.message import PROCESSING_CODE, Message
 
 _BALANCED, _OUT_OF_BALANCE = "1", "2"  # DE66, settlement code
 _CODE_BALANCED, _CODE_OUT_OF_BALANCE = "00", "95"
+_AFTER_UPLOAD = "96"  # DE3 of the 0500 that ends a batch upload
 _UNIONPAY_TOTALS = 48  # debits: amount 12, count 3; credits: amount 12, count 3; more may follow
 
 
@@ -73,6 +74,11 @@ class Batches:
         outcome is made. Raises StoreError; then nothing is closed.
         """
         terminal_id = request.message.terminal_id
+        if request.message.get(PROCESSING_CODE)[:2] == _AFTER_UPLOAD:
+            settled = await self._settled_by_upload(terminal_id)
+            if settled is not None:
+                await self._store.commit(outcome(settled))
+                return settled
         number = self.number(terminal_id)
         ours = await self._store.batch_totals(terminal_id, number)
         theirs = reported_totals(request.message)
@@ -101,6 +107,22 @@ class Batches:
         )
         self._open[terminal_id] = following
         return answer
+
+    async def _settled_by_upload(self, terminal_id: str) -> dict[int, str] | None:
+        """The answer to the 0500 that ends an upload; None where there was none.
+
+        It is about the batch that was out of balance, and closes no other. The records are with us
+        now, and how each compares is written beside it: what is left is for people.
+        """
+        found = await self._store.batches(terminal_id, 2)
+        closed = next((one for one in found if one.closed_ms), None)
+        if closed is None or closed.balanced:
+            return None
+        uploaded = await self._store.uploads(terminal_id, closed.number)
+        if not uploaded:
+            return None
+        same = set(uploaded) == {Compared.SAME}
+        return {39: _CODE_BALANCED, 66: _BALANCED if same else _OUT_OF_BALANCE}
 
     async def upload(self, request: Request) -> None:
         """Keep one record of a batch upload; raises StoreError and KeyUnavailable."""

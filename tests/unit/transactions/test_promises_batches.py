@@ -249,6 +249,24 @@ async def test_an_upload_is_of_the_batch_that_was_out_of_balance_and_is_compared
         assert (record.get(39), record.get(35)) == ("00", "")
 
 
+@pytest.mark.parametrize(("amount", "verdict"), [("000000001000", "1"), ("000000000999", "2")])
+async def test_the_close_after_an_upload_is_of_the_batch_that_was_uploaded(
+    amount: str, verdict: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with rig() as made:
+        await made.ask(purchase(1))
+        wrong = totals(debits=9)
+        assert await made.code(settlement(500, wrong)) == "95"
+        assert await made.code(Message("0320", purchase(1, {4: amount}).fields)) == "00"
+        ended = settlement(501, wrong | {3: "960000"})
+        for message in (ended, repeated(ended)):
+            reply = (await made.ask(message)).message
+            assert (reply.response_code, reply.get(66)) == ("00", verdict)
+        assert open_batch(made.store).number == 2
+        await made.ask(purchase(2))
+        assert await made.code(settlement(502, totals(debits=1, debits_minor=1000))) == "00"
+
+
 async def test_on_unionpay_an_upload_names_several_in_de48(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
