@@ -134,7 +134,20 @@ class Channel:
         if len(self._asked) >= _ASKED_BY_US_MAX:
             del self._asked[next(iter(self._asked))]
         self._asked[request.stan] = on_answer
-        self._post(None, self._wire.frame(request))
+        self._say(request)
+
+    def _say(self, message: Message) -> None:
+        """Send a network message, or tell why it cannot be written in this dialect."""
+        try:
+            frame = self._wire.frame(message)
+        except (EncodeError, FrameError) as error:
+            self._emit(
+                Event.LINK_FAILED,
+                link=self.name,
+                reason=f"a network message {message.mti} cannot be written: {error}",
+            )
+        else:
+            self._post(None, frame)
 
     async def until_empty(self) -> None:
         """Return once nothing is pending."""
@@ -259,7 +272,7 @@ class Channel:
         if message.is_request:
             answer = self._owner.asked_by_acquirer(message)
             if answer is not None:
-                self._post(None, self._wire.frame(answer))
+                self._say(answer)
             return
         if message.mti[1:2] == _NETWORK:
             on_answer = self._asked.pop(message.stan, None)

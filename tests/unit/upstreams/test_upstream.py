@@ -589,3 +589,11 @@ async def test_one_that_is_removed_by_mistake_is_back_at_once(
         made.owed["a"] = 0
         await trio.sleep(5.0)
         assert await made.code("a") == "00"
+
+
+async def test_a_network_message_that_cannot_be_written_is_told_and_ends_nothing() -> None:
+    unwritable = Network(fields=["70=1234567"])
+    async with running(network=unwritable) as made:
+        told = [fields for event, fields in made.events if event is Event.LINK_FAILED]
+        assert "cannot be written: field 70" in str(told)
+        assert not made.upstream.ready
