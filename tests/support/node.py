@@ -293,7 +293,8 @@ class RunningNode:
     def wait_until_received(self, count: int) -> None:
         wait_for(lambda: self.received() >= count, f"{count} requests to reach the acquirer")
 
-    def start(self) -> None:
+    def start(self, *, links: int = LINKS) -> None:
+        """Start the gateway, and return once so many of its links are up."""
         self._earlier_events = len(self.events())
         with (self.folder / "stderr").open("ab") as errors:
             self.gateway = subprocess.Popen(
@@ -303,13 +304,13 @@ class RunningNode:
                 stderr=errors,
                 stdin=subprocess.DEVNULL,
             )
-        wait_for(self._is_ready, "the gateway to be ready")
+        wait_for(lambda: self._is_ready(links), "the gateway to be ready")
 
-    def _is_ready(self) -> bool:
+    def _is_ready(self, links: int) -> bool:
         assert self.gateway is not None
         assert self.gateway.poll() is None, (self.folder / "stderr").read_text()
         names = [event["event"] for event in self.events_of_this_run()]
-        return "node_ready" in names and names.count("link_up") == LINKS
+        return "node_ready" in names and names.count("link_up") == links
 
     def stop(self) -> int:
         """End the gateway by SIGTERM; its exit status."""
