@@ -306,6 +306,8 @@ class DeviceRange(Table):
 class RegistrySettings(Table):
     ranges: list[DeviceRange] = Field(default_factory=list)
     default_profile: Name
+    sightings_max: int = Field(default=50, ge=1, le=1_000)  # kept of one blocked device
+    sighted_max: int = Field(default=1_000, ge=1, le=100_000)  # devices and addresses they are of
 
 
 class Backoff(Table):
@@ -319,7 +321,9 @@ class Network(Table):
     """The 0800s that the gateway starts on an upstream's links."""
 
     style: Literal["iso", "unionpay"] = "iso"  # iso: DE70 says what for; unionpay: DE60
-    sign_on: bool = False  # a link signs on before its first request, and off after its last
+    # A link signs on before its first request, and off after its last; where the upstream knows
+    # its terminals one by one, each of them does so before its first request.
+    sign_on: bool = False
     sign_on_code: Annotated[
         str, Field(pattern=r"^[0-9]{3}$", description="three digits in quotes")
     ] = "001"  # DE70, or the end of DE60 (003 and 004 ask for double-length keys)

@@ -20,7 +20,7 @@ from gateway.upstreams.link_health import LinkHealth
 from gateway.upstreams.network import NetworkMessages, accepted
 from gateway.upstreams.protocol import CONNECTED, LinkEvent, LinkLife, LinkState
 from gateway.wire.codec import Codec
-from gateway.wire.message import Kind, Message
+from gateway.wire.message import MERCHANT_ID, TERMINAL_ID, Kind, Message
 
 Connect = Callable[[], Awaitable[trio.abc.Stream]]
 # Sends a network message and returns its answer; None: there was none in time.
@@ -95,7 +95,8 @@ class Link:
         self._agree_keys = agree_keys
         self.life = LinkLife(
             backoff=settings.backoff,
-            sign_on=settings.network.sign_on,
+            # Where each terminal signs on by itself, the link has nothing to sign on.
+            sign_on=settings.network.sign_on and settings.knows_terminals == "as_one_host",
             keys=agree_keys is not None,
             prove=settings.network.prove,
             now_s=0.0,
@@ -145,6 +146,15 @@ class Link:
             self.health.idle = False
             self._look_at(trio.current_time() + self.health.patience_s)
         return await channel.ask(request, transaction_id=transaction_id, answer_s=answer_s)
+
+    async def sign_on(self, terminal_id: str, merchant_id: str) -> bool:
+        """Sign one terminal on; returns whether the acquirer accepted it."""
+        channel = self._channel
+        if channel is None or self.life.state is not S.READY:
+            return False
+        own = {TERMINAL_ID: terminal_id, MERCHANT_ID: merchant_id}
+        answer = await self._ask(channel, self._request(Kind.SIGN_ON).changed(own))
+        return answer is not None and accepted(answer)
 
     # --- its life -------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
+from functools import partial
 from typing import Any
 
 import trio
@@ -24,6 +25,7 @@ from gateway.upstreams.link import Connect, Link
 from gateway.upstreams.links import Links
 from gateway.upstreams.opening import Caller, CallsTaken
 from gateway.upstreams.protocol import LinkEvent
+from gateway.upstreams.sign_ons import SignOns
 from gateway.upstreams.stan import StanRing
 from gateway.upstreams.upstream_health import ISSUER_UNAVAILABLE, SYSTEM_FAULT, UpstreamHealth
 from gateway.wire.codec import Codec
@@ -87,6 +89,7 @@ class Upstream:
     ) -> None:
         settings = means.settings
         self.name = settings.name
+        self._sign_ons: SignOns | None = None
         self._use(means)
         self.stans = StanRing(late_max_ms=round(settings.late_max_s * 1000))
         self.control = Control.ENABLED
@@ -120,6 +123,11 @@ class Upstream:
         self.adaptation = Adaptation(settings, means.terminals)
         self._tls = means.tls
         self._answer_s = settings.answer_s_by_kind
+        one_by_one = settings.network.sign_on and settings.knows_terminals == "one_by_one"
+        if not one_by_one:
+            self._sign_ons = None
+        elif self._sign_ons is None:
+            self._sign_ons = SignOns(terminals_max=settings.terminals_max)
         self._approving = frozenset(settings.approving_codes)
 
     def _made_links(self) -> list[Link]:
@@ -221,6 +229,8 @@ class Upstream:
         tried: set[Link] = set()
         while (link := self._best(tried)) is not None:
             try:
+                if self._sign_ons is not None:
+                    await self._signed_on(self._sign_ons, link, request)
                 answer = await link.ask(request, transaction_id=transaction_id, answer_s=answer_s)
             except NotSent:
                 tried.add(link)
@@ -257,8 +267,18 @@ class Upstream:
                     best, best_rank = link, rank
         return best
 
+    @staticmethod
+    async def _signed_on(sign_ons: SignOns, link: Link, request: Message) -> None:
+        """Have the terminal signed on. Raises NotSent where the acquirer does not want it."""
+        terminal_id = request.terminal_id
+        sign_on = partial(link.sign_on, terminal_id, request.merchant_id)
+        if not await sign_ons.ensure(terminal_id, sign_on):
+            raise NotSent(f"terminal {terminal_id.rstrip()} is not signed on at {link.name}")
+
     def _judge(self, request: Message, answer: Message, asked_s: float) -> None:
         code = answer.response_code
+        if self._sign_ons is not None:
+            self._sign_ons.heard(request.terminal_id, code)
         self.tally.answered(code, self._approving)
         matters = code in _BAD or self.health.state is not Health.UP
         card = request.fields.get(PAN) or request.fields.get(TRACK_2) or ""

@@ -597,3 +597,40 @@ async def test_a_network_message_that_cannot_be_written_is_told_and_ends_nothing
         told = [fields for event, fields in made.events if event is Event.LINK_FAILED]
         assert "cannot be written: field 70" in str(told)
         assert not made.upstream.ready
+
+
+# --- terminals that the acquirer knows one by one -------------------------------------------------
+
+
+async def test_each_terminal_signs_on_by_itself_before_its_first_request() -> None:
+    network = Network(sign_on=True)
+    async with running(network=network, knows_terminals="one_by_one") as made:
+        assert made.network(Kind.SIGN_ON) == []  # the link has nothing to sign on
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(made.ask)
+        (signed_on,) = made.network(Kind.SIGN_ON)
+        assert (signed_on.terminal_id, signed_on.merchant_id) == ("T0000001", "MERCHANT0000001")
+        assert len(made.acquirer.of("0200")) == 3
+
+
+async def test_a_terminal_that_must_sign_on_again_does() -> None:
+    network = Network(sign_on=True)
+    async with running(network=network, knows_terminals="one_by_one") as made:
+        assert await made.ask() == "00"
+        made.acquirer.script = with_code("77")
+        assert await made.ask() == "77"
+        made.acquirer.script = approve
+        assert await made.ask() == "00"
+        assert len(made.network(Kind.SIGN_ON)) == 2
+
+
+async def test_nothing_is_sent_for_a_terminal_that_is_not_let_in() -> None:
+    network = Network(sign_on=True)
+    async with running(
+        lambda request: with_code("58" if kind_of(request) is Kind.SIGN_ON else "00")(request),
+        network=network,
+        knows_terminals="one_by_one",
+    ) as made:
+        assert await made.ask() == "not sent"
+        assert made.acquirer.of("0200") == []

@@ -393,7 +393,7 @@ def test_bad_answers_in_a_row_count_before_they_are_half_of_the_window() -> None
 def test_one_bank_that_is_out_in_a_row_is_not_the_acquirer() -> None:
     health = UpstreamHealth(Settings(answers_min=20, issuers_min=3), random=lambda: 0.5)
     health.links(0.0, usable=1, suspect=0)
-    for number in range(500):
+    for _ in range(500):
         health.answered("91", issuer="999999", asked_s=5.0, now_s=5.0, others_up=True)
     assert health.state is Health.UP
     for issuer in ("888888", "777777"):
