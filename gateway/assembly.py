@@ -32,8 +32,11 @@ from gateway.telemetry.audit import AuditLog, opened
 from gateway.telemetry.events import Emit, Event
 from gateway.telemetry.log import EventLog
 from gateway.telemetry.metrics import Metrics
+from gateway.terminals.cutting import Cutting
+from gateway.terminals.gate import Gate
 from gateway.terminals.listener import ConnectionCount, Listener
 from gateway.terminals.registry import Registry
+from gateway.terminals.sightings import Sightings
 from gateway.transactions.batches import Batches
 from gateway.transactions.delivery import Delivery, take_back_undelivered
 from gateway.transactions.flow import Flow
@@ -227,7 +230,24 @@ async def _assembled(
         refusals_max=settings.repeats.refusals_remembered_max,
         repeats_window_s=settings.repeats.window_h * 3_600,
     )
+    sightings = Sightings(
+        store,
+        clock=clock,
+        emit=emit,
+        kept_max=settings.registry.sightings_max,
+        subjects_max=settings.registry.sighted_max,
+    )
+    await sightings.restore()
+    gate = Gate(
+        devices=registry,
+        clock=clock,
+        blocklists=lambda: flow.version.policy.blocklists,
+        noted=sightings.note,
+    )
     count = ConnectionCount(count_max=_connections_max(settings.node.connections_max))
+    listeners = [Listener(listener, node=count) for listener in settings.listeners]
+    cutting = Cutting(listeners, gate=gate, emit=emit)
+    registry.changed = cutting.look_now
     return Node(
         configuration=configuration,
         log=log,
@@ -244,9 +264,12 @@ async def _assembled(
         flow=flow,
         limits=limits,
         rates=Rates(settings.rates),
-        listeners=[Listener(listener, node=count) for listener in settings.listeners],
+        listeners=listeners,
         tls=_server_tls(configuration),
         concentrators=prepared.parts.concentrators,
+        sightings=sightings,
+        gate=gate,
+        cutting=cutting,
     )
 
 

@@ -205,6 +205,8 @@ async def _serve(
         await background.start(node.records.run)
         await background.start(node.reversals.run)
         await background.start(node.delivery.run)
+        await background.start(node.sightings.run)
+        await background.start(node.cutting.run)
         await background.start(_retention(node).run)
         background.start_soon(housekeeping.watch_certificates)
         background.start_soon(housekeeping.keep_last_seen)
@@ -285,6 +287,7 @@ def _reloading(
         housekeeping.look_now()
 
     def swapped() -> None:
+        node.cutting.look_now()
         watch.files_changed()
 
     live = Live(node, version=in_force, swapped=swapped)
@@ -324,6 +327,7 @@ async def _open_listeners(node: Node, exchanges: trio.Nursery) -> None:
             emit=node.log.emit,
             refused=node.metrics.refused,
             rates=node.rates,
+            gate=node.gate,
         )
         service = Service(
             listener.settings,
@@ -331,6 +335,7 @@ async def _open_listeners(node: Node, exchanges: trio.Nursery) -> None:
             tls=node.tls.get(listener.settings.name),
             deliver=node.flow,
             find_concentrator=node.concentrators.find,
+            gate=node.gate,
             exchanges=exchanges,
             clock=node.clock,
             emit=node.log.emit,

@@ -14,8 +14,11 @@ from gateway.telemetry.audit import AuditLog
 from gateway.telemetry.log import EventLog
 from gateway.telemetry.metrics import Metrics
 from gateway.terminals.concentrators import Concentrators
+from gateway.terminals.cutting import Cutting
+from gateway.terminals.gate import Gate
 from gateway.terminals.listener import Listener
 from gateway.terminals.registry import Registry
+from gateway.terminals.sightings import Sightings
 from gateway.transactions.delivery import Delivery
 from gateway.transactions.flow import Flow
 from gateway.transactions.records import Records
@@ -46,3 +49,6 @@ class Node:
     listeners: list[Listener]
     tls: dict[str, ServerTls]
     concentrators: Concentrators
+    sightings: Sightings
+    gate: Gate
+    cutting: Cutting

@@ -24,6 +24,7 @@ class Event(StrEnum):
     CONNECTION_OPEN = "connection_open"
     CONNECTION_CLOSED = "connection_closed"
     CONNECTION_REFUSED = "connection_refused"
+    CONNECTION_CUT = "connection_cut"  # of who is blocked or suspended by now
     CONNECTION_FAILED = "connection_failed"
     HANDSHAKE_FAILED = "handshake_failed"
     ACCEPT_PAUSED = "accept_paused"
@@ -38,6 +39,7 @@ class Event(StrEnum):
     CERTIFICATE_EXPIRING = "certificate_expiring"
     # identity and decisions
     IDENTITY_REFUSED = "identity_refused"
+    SIGHTING = "sighting"  # of who is blocked or suspended
     REQUEST_REFUSED = "request_refused"
     NETWORK_MESSAGE = "network_message"
     MAC_FAILED = "mac_failed"
@@ -95,6 +97,8 @@ _OTHER_LEVELS = {
     DEBUG: (Event.CONNECTION_OPEN, Event.CONNECTION_CLOSED),
     WARNING: (
         Event.CONNECTION_REFUSED,
+        Event.CONNECTION_CUT,
+        Event.SIGHTING,
         Event.CONNECTION_FAILED,
         Event.HANDSHAKE_FAILED,
         Event.ACCEPT_PAUSED,

@@ -17,6 +17,7 @@ from gateway.errors import FrameError, ParseError, PeerError
 from gateway.settings.schema import Listener as ListenerSettings
 from gateway.telemetry.events import Emit, Event
 from gateway.terminals.dispatch import Dispatcher
+from gateway.terminals.gate import Gate
 from gateway.terminals.identity import Caller, ConcentratorRule, ProvenCertificate
 from gateway.terminals.session import Sessions
 from gateway.transactions.request import Reply
@@ -33,7 +34,7 @@ class Deliver(Protocol):
 
     def delivered(self, reply: Reply) -> None: ...
 
-    def undelivered(self, reply: Reply) -> None: ...
+    def undelivered(self, reply: Reply, *, cut_off: bool = False) -> None: ...
 
 
 class FindConcentrator(Protocol):
@@ -53,6 +54,7 @@ class Service:
         tls: ServerTls | None,
         deliver: Deliver,
         find_concentrator: FindConcentrator,
+        gate: Gate,
         exchanges: trio.Nursery,
         clock: Clock,
         emit: Emit,
@@ -63,6 +65,7 @@ class Service:
         self.tls = tls
         self.deliver = deliver
         self.find_concentrator = find_concentrator
+        self.gate = gate
         self.exchanges = exchanges
         self.clock = clock
         self.emit = emit
@@ -83,6 +86,7 @@ class Connection:
         "_ending",
         "_scope",
         "_service",
+        "_sessions",
         "_stream",
         "_tcp",
         "_waiting_for",
@@ -96,6 +100,7 @@ class Connection:
         self._tcp = tcp
         self._stream: trio.abc.Stream = tcp
         self._service = service
+        self._sessions: Sessions | None = None
         self._scope = trio.CancelScope()
         # Looked at by the listener now and then: a deadline of trio's own would have to be set and
         # taken back several times for each message, at more than the message's parsing costs.
@@ -104,6 +109,11 @@ class Connection:
         self._busy = 0
         self._cut_off = False
         self._ending = False
+
+    @property
+    def caller(self) -> Caller | None:
+        """What is known of who is at the other end; None before the handshake is over."""
+        return None if self._sessions is None else self._sessions.caller
 
     def expire(self, now_s: float) -> None:
         """End the connection if what it waits for has not come in time."""
@@ -186,6 +196,11 @@ class Connection:
         if service.tls is not None:
             self._wait_for("handshake_s", settings.deadlines.handshake_s)
             certificate = await self._handshake(service.tls)
+            blocked = service.gate.certificate(
+                certificate, listener=settings.name, address=self.address
+            )
+            if blocked is not None:
+                raise Refused(blocked.words)
         many = settings.carries == "concentrator"
         rule = None
         if many:
@@ -203,6 +218,7 @@ class Connection:
         sessions = Sessions(
             caller, many=many, count_max=settings.limits.sessions_per_connection_max
         )
+        self._sessions = sessions
         if many:
             await self._carry_many(sessions)
         else:
@@ -281,7 +297,7 @@ class Connection:
                 nursery.cancel_scope.cancel()
         finally:
             while to_write.statistics().current_buffer_used:
-                self._service.deliver.undelivered(to_write.receive_nowait()[1])
+                self._undelivered(to_write.receive_nowait()[1])
             to_write.close()
         if error is not None:
             raise error
@@ -342,7 +358,7 @@ class Connection:
                 return
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             if answered is not None:
-                self._service.deliver.undelivered(answered[1])
+                self._undelivered(answered[1])
         self._busy -= 1
         slots.release()
         self._end_if_drained()
@@ -405,14 +421,17 @@ class Connection:
     async def _hand_over(self, frame: bytes, reply: Reply, *, timed: bool = True) -> None:
         """Write an answer; the flow learns whether any of it can have reached the terminal."""
         service = self._service
-        if not self._tcp.established:
-            service.deliver.undelivered(reply)
+        if self._cut_off or not self._tcp.established:
+            self._undelivered(reply)
             raise trio.BrokenResourceError("the terminal left before its answer came")
         if timed:
             self._wait_for("send_s", service.settings.deadlines.send_s)
         # From here on some of it may be with the terminal, whatever becomes of the send.
         service.deliver.delivered(reply)
         await self._stream.send_all(frame)
+
+    def _undelivered(self, reply: Reply) -> None:
+        self._service.deliver.undelivered(reply, cut_off=self._cut_off)
 
 
 def _stop_if_lost(reader: FrameReader) -> None:

@@ -9,9 +9,10 @@ from gateway.errors import EncodeError, FrameError, ParseError
 from gateway.policy.rates import Rates
 from gateway.policy.response_codes import Reason, response_code
 from gateway.settings.schema import Listener as ListenerSettings
-from gateway.store.store import Device
+from gateway.store.store import Device, DeviceState
 from gateway.telemetry.events import Emit, Event
-from gateway.terminals.identity import Lookup, Refused, identify
+from gateway.terminals.gate import Gate
+from gateway.terminals.identity import Caller, IdentityProblem, Lookup, Refused, identify
 from gateway.terminals.session import Session, Sessions
 from gateway.transactions import replies
 from gateway.transactions.request import Reply, Request
@@ -20,6 +21,9 @@ from gateway.wire.framing import Frame, FramingSpec, answering_tpdu, encode_fram
 from gateway.wire.message import NETWORK_KINDS, Kind, Message, kind_of, printable
 
 _APPROVED = "00"
+# Of who is blocked. What reports or undoes what was done is taken, and repeats are answered as
+# before; everything else that moves money the flow's policy refuses.
+_NOT_FOR_BLOCKED = NETWORK_KINDS | {Kind.SETTLEMENT, Kind.BATCH_UPLOAD}
 
 
 class Serve(Protocol):
@@ -48,6 +52,7 @@ class Dispatcher:
         emit: Emit,
         refused: RefusedCounter,
         rates: Rates,
+        gate: Gate,
     ) -> None:
         self._listener = settings.name
         self._code_set = settings.code_set
@@ -59,6 +64,7 @@ class Dispatcher:
         self._emit = emit
         self._refused = refused
         self._rates = rates
+        self._gate = gate
 
     async def answer(
         self, frame: Frame, sessions: Sessions, address: str
@@ -105,11 +111,17 @@ class Dispatcher:
         if over:
             return self._refuse_busy(message, kind, over)
         if isinstance(identified, Refused):
-            reason = Reason(identified.problem.value)
-            return self._refuse(message, reason, address)
-        device = identified.device
-        session.identified(device)
-        self._devices.touch(device)
+            device = self._taken_back_by(identified, kind, session.caller)
+            if device is None:
+                return self._refuse(message, Reason(identified.problem.value), address)
+        else:
+            device = identified.device
+            session.identified(device)
+            self._devices.touch(device)
+            blocked = self._gate.sender(device, message.merchant_id, session.caller)
+            if blocked is not None and kind in _NOT_FOR_BLOCKED:
+                return self._refuse(message, blocked.reason, address, rule=blocked.rule)
+        certificate = session.caller.certificate
         reply = await self._flow.serve(
             Request(
                 message,
@@ -119,6 +131,9 @@ class Dispatcher:
                 code_set=self._code_set,
                 wall_ms=self._clock.wall_ms(),
                 started_s=started_s,
+                address=address,
+                certificate_sha256="" if certificate is None else certificate.sha256,
+                certificate_serial=0 if certificate is None else certificate.serial,
             )
         )
         if kind in NETWORK_KINDS and reply.message.response_code == _APPROVED:
@@ -139,7 +154,16 @@ class Dispatcher:
         )
         return Reply(replies.refusal(message, code))
 
-    def _refuse(self, message: Message, reason: Reason, address: str) -> Reply:
+    def _taken_back_by(self, refused: Refused, kind: Kind, caller: Caller) -> Device | None:
+        """The suspended device whose reversal this is: what was sent before may be undone."""
+        device = refused.device
+        if device is None or refused.problem is not IdentityProblem.NOT_ACTIVE:
+            return None
+        self._gate.not_active(device, caller)
+        suspended = device.state is DeviceState.SUSPENDED
+        return device if suspended and kind is Kind.REVERSAL else None
+
+    def _refuse(self, message: Message, reason: Reason, address: str, *, rule: str = "") -> Reply:
         code = response_code(reason, self._code_set)
         self._refused(reason.value)
         self._emit(
@@ -150,6 +174,7 @@ class Dispatcher:
             merchant=printable(message.merchant_id),
             reason=reason.value,
             code=code,
+            **({"rule": rule} if rule else {}),
         )
         return Reply(replies.refusal(message, code))
 

@@ -111,6 +111,10 @@ class Listener:
         for connection in list(self._connections):
             connection.drain()
 
+    def open_connections(self) -> list[Connection]:
+        """Those that are open now."""
+        return list(self._connections)
+
     def cut_off(self, refusal: Callable[[PeerCertificate], str | None]) -> None:
         """End the connections whose certificate is refused now; what is under way is finished."""
         for connection in list(self._connections):
@@ -144,7 +148,7 @@ class Listener:
                     return False
                 continue  # That one connection is gone already: ECONNABORTED and its like.
             address: str = peer[0]
-            reason = self._refusal(address)
+            reason = self._refusal(address, service)
             if reason:
                 accepted.close()
                 service.emit(
@@ -167,8 +171,11 @@ class Listener:
             service.exchanges.start_soon(self._run, connection)
         return True
 
-    def _refusal(self, address: str) -> str:
+    def _refusal(self, address: str, service: Service) -> str:
         limits = self.settings.limits
+        blocked = service.gate.address(address, listener=self.settings.name)
+        if blocked is not None:
+            return blocked.words
         if self._networks and not in_networks(address, self._networks):
             return "not from a network that this listener serves"
         if self._node.open >= self._node.count_max:

@@ -86,6 +86,8 @@ class Registry:
         self._fresh: dict[str, int] = {}  # last seen, not yet in the store
         self._seen: dict[str, int] = {}
         self._changing = trio.Lock()
+        # Called when a device may not do any more what it could: its connections are to be closed.
+        self.changed: Callable[[], None] = lambda: None
 
     @classmethod
     async def load(
@@ -338,6 +340,8 @@ class Registry:
         self._last_id = max(self._last_id, device.device_id)
 
     def _say_changed(self, device: Device, change: str, reason: str) -> None:
+        if device.state is not DeviceState.ACTIVE:
+            self.changed()
         self._emit(
             Event.DEVICE_CHANGED,
             terminal=device.terminal_id.rstrip(),

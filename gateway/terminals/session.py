@@ -94,5 +94,10 @@ class Sessions:
             self._by_terminal.move_to_end(key)
         return session
 
+    @property
+    def caller(self) -> Caller:
+        """The connection, and the device that it is bound to; of a concentrator's, the line."""
+        return self._caller if self._lone is None else self._lone.caller
+
     def __len__(self) -> int:
         return len(self._by_terminal) if self._lone is None else 1

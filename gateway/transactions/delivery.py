@@ -61,8 +61,11 @@ class Delivery:
             self._marks.append((reply.transaction_id, self._clock.wall_ms()))
             self._undelivered.pop(reply.transaction_id, None)
 
-    def undelivered(self, reply: Reply) -> None:
-        """The terminal had left before a byte of the reply could be handed over."""
+    def undelivered(self, reply: Reply, *, cut_off: bool = False) -> None:
+        """The terminal had left before a byte of the reply could be handed over.
+
+        `cut_off`: the gateway had closed its connection, since it may not come any more.
+        """
         if not reply.transaction_id:
             return  # Nothing was done that it would have to know.
         self._emit(
@@ -76,6 +79,10 @@ class Delivery:
             return  # Over another connection: the terminal may have it.
         if reply.unheard:
             self.wait(reply.transaction_id)
+            if cut_off:
+                # Nobody is let in to ask for it again: it is taken back next of all.
+                self._undelivered[reply.transaction_id] = trio.current_time()
+                self._undelivered.move_to_end(reply.transaction_id, last=False)
 
     def wait(self, transaction_id: int) -> None:
         """Nobody has heard of this approval: its grace time begins."""
@@ -128,13 +135,14 @@ class Delivery:
 
     async def _watch(self) -> None:
         while True:
+            self._undelivered_wanted = trio.Event()
             if not self._undelivered:
-                self._undelivered_wanted = trio.Event()
                 await self._undelivered_wanted.wait()
                 continue
             transaction_id, until_s = next(iter(self._undelivered.items()))
             if until_s > trio.current_time():
-                await trio.sleep_until(until_s)
+                with trio.move_on_at(until_s):
+                    await self._undelivered_wanted.wait()  # one whose time is over may come first
                 continue
             del self._undelivered[transaction_id]
             # In one go with the removal: no repeat may slip in between and be approved. Nor later:

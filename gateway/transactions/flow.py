@@ -208,7 +208,9 @@ class Flow:
                 transaction_id=draft.transaction_id,
                 wall_ms=request.wall_ms,
                 card_token=draft.card_token,
-                certificate_sha256=request.device.certificate_sha256,
+                certificate_sha256=request.certificate_sha256 or request.device.certificate_sha256,
+                certificate_serial=request.certificate_serial,
+                address=request.address,
             )
         )
         if isinstance(decision, Refused) or message.is_repeat or kind in FOLLOWING_KINDS:

@@ -15,6 +15,9 @@ class Request:
     """
 
     __slots__ = (
+        "address",
+        "certificate_serial",
+        "certificate_sha256",
         "code_set",
         "device",
         "kind",
@@ -37,7 +40,11 @@ class Request:
         code_set: CodeSet,
         wall_ms: int,
         started_s: float,
+        address: str = "",
+        certificate_sha256: str = "",
+        certificate_serial: int = 0,
     ) -> None:
+        """Address and certificate are those of the connection that it came on."""
         self.message = message
         self.kind = kind
         self.device = device
@@ -45,6 +52,9 @@ class Request:
         self.code_set = code_set
         self.wall_ms = wall_ms
         self.started_s = started_s
+        self.address = address
+        self.certificate_sha256 = certificate_sha256
+        self.certificate_serial = certificate_serial
 
 
 class Reply:

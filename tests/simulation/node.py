@@ -31,6 +31,7 @@ from gateway.store.store import ReserveStans
 from gateway.telemetry.events import Emit
 from gateway.terminals.connection import Service
 from gateway.terminals.dispatch import Dispatcher
+from gateway.terminals.gate import Gate
 from gateway.terminals.registry import Registry
 from gateway.transactions.batches import Batches
 from gateway.transactions.delivery import Delivery, take_back_undelivered
@@ -365,6 +366,7 @@ class Life:
             emit=self._emit,
             refused=lambda reason: None,
             rates=Rates(RatesSettings()),
+            gate=Gate(devices=self.registry, clock=self._clock),
         )
         return Service(
             settings,
@@ -372,6 +374,7 @@ class Life:
             tls=None,
             deliver=self.flow,
             find_concentrator=lambda name, address: None,
+            gate=Gate(devices=self.registry, clock=self._clock),
             exchanges=exchanges,
             clock=self._clock,
             emit=self._emit,

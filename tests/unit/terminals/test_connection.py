@@ -13,9 +13,11 @@ import trio.testing
 from gateway.clock import SystemClock
 from gateway.settings.schema import Deadlines
 from gateway.settings.schema import Listener as ListenerSettings
+from gateway.store.store import Device
 from gateway.telemetry.events import Event
 from gateway.terminals.connection import Connection, Service
 from gateway.terminals.dispatch import Dispatcher
+from gateway.terminals.gate import Gate
 from gateway.terminals.identity import ConcentratorRule
 from gateway.transactions.request import Reply
 from gateway.wire.framing import Frame, FramingSpec, encode_frame
@@ -27,6 +29,16 @@ SPEC = FramingSpec()
 DEADLINES = Deadlines(first_byte_s=1.0, frame_s=5.0, idle_s=100.0)
 
 
+class Nobody:
+    """A registry without devices."""
+
+    def by_terminal(self, terminal_id: str) -> Device | None:
+        return None
+
+    def by_certificate(self, sha256: str) -> Device | None:
+        return None
+
+
 class Side:
     """A service whose dispatcher answers every frame with itself, once `gate` is open."""
 
@@ -36,6 +48,7 @@ class Side:
         self.taken: list[bytes] = []
         self.finished: list[bytes] = []
         self.unheard = 0
+        self.cut_off = 0
         self.gate = trio.Event()
         self.events: list[tuple[Event, dict[str, object]]] = []
         self.exchanges = exchanges
@@ -54,6 +67,7 @@ class Side:
             find_concentrator=lambda name, address: ConcentratorRule(
                 "mall", TerminalSet.parse(["T*"])
             ),
+            gate=Gate(devices=Nobody(), clock=SystemClock()),
             exchanges=exchanges,
             clock=SystemClock(),
             emit=self.emit,
@@ -72,8 +86,9 @@ class Side:
     def delivered(self, reply: Reply) -> None:
         pass
 
-    def undelivered(self, reply: Reply) -> None:
+    def undelivered(self, reply: Reply, *, cut_off: bool = False) -> None:
         self.unheard += 1
+        self.cut_off += cut_off
 
     def connect(self) -> tuple[Connection, socket.socket]:
         """A connection that is served from now on, and the terminal's end of it."""
