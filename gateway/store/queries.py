@@ -119,7 +119,8 @@ counted (refund, amount_minor) AS (
         )
         AND (
             o.state IN ('answered', 'delivered', 'advice_owed', 'advised')
-            OR o.state IN ('given_up', 'closed', 'booked') AND t.facts ->> 4 IN ('offline', 'adjustment')
+            OR o.state IN ('given_up', 'closed', 'booked')
+                AND t.facts ->> 4 IN ('offline', 'adjustment')
             OR p.amount_minor > 0
         )
         AND NOT EXISTS (
