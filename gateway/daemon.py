@@ -180,10 +180,7 @@ async def _serve(
         node.audit.folder, settings=lambda: node.configuration.settings.approvals, clock=node.clock
     )
     await approvals.load()
-    # Before the upstreams run: one that an operator has drained is not even connected.
-    controls = Controls(node.pool, store=node.store, clock=node.clock, emit=emit)
-    await controls.restore()
-    views = Views(order=controls.order, owed=node.reversals.open_for, clock=node.clock)
+    views, upstreams = await _steered(node)
     report = StatusReport(
         node,
         started_ms=node.clock.wall_ms(),
@@ -215,7 +212,6 @@ async def _serve(
             await background.start(watch.run)
         async with trio.open_nursery() as exchanges:
             await _open_listeners(node, exchanges)
-            upstreams = UpstreamOperations(node.pool, controls=controls, views=views)
             await background.start(
                 partial(_serve_admin, node, report, reloader, approvals, upstreams)
             )
@@ -231,6 +227,17 @@ async def _serve(
             await _drain(node, exchanges)
         await housekeeping.flush()
         background.cancel_scope.cancel()
+
+
+async def _steered(node: Node) -> tuple[Views, UpstreamOperations]:
+    """How operators see upstreams and steer them, with what they set in earlier runs set again.
+
+    Before the upstreams run: one that was drained is not even connected.
+    """
+    controls = Controls(node.pool, store=node.store, clock=node.clock, emit=node.log.emit)
+    await controls.restore()
+    views = Views(order=controls.order, owed=node.reversals.open_for, clock=node.clock)
+    return views, UpstreamOperations(node.pool, controls=controls, views=views)
 
 
 async def _serve_admin(
