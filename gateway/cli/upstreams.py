@@ -100,7 +100,7 @@ def drain(
         _ask(f"No other upstream can do its work: without {name} terminals hear 91. Drain it", yes)
     bound_s = _bound_s(within, before["settled_within_s"])
     done = client.run("upstreams", "drain", {"name": name, "reason": reason})
-    _tell_change(done, "is drained", quiet=json)
+    _tell_change(done, "gets nothing new", quiet=json)
     if wait:
         found = _wait(look, lambda one: one["state"] in ("drained", "disabled"), bound_s)
     else:
@@ -255,7 +255,7 @@ def _ask_about(what: str, name: str, yes: bool, config: Any) -> None:
     if yes:
         return
     one = client_of(config).run("upstreams", "show", {"name": name})
-    lost = f"{one['pending']} pending requests come into doubt and are reversed"
+    lost = f"What is pending ({one['pending']}) comes into doubt and is reversed"
     alone = "" if one["others_up"] else "; no other upstream can do its work"
     _ask(f"{what} {name}? {lost}{alone}. Go on", yes)
 
