@@ -19,6 +19,7 @@ from gateway import __version__
 from gateway.admin.access import Caller, Peer, caller_of, this_process
 from gateway.admin.api import AdminApi
 from gateway.admin.approvals import PendingApprovals
+from gateway.admin.blocklists import BlocklistOperations
 from gateway.admin.configuration import ConfigurationOperations
 from gateway.admin.controls import Controls
 from gateway.admin.desk import Desk
@@ -53,6 +54,7 @@ from gateway.terminals.dispatch import Dispatcher
 from gateway.transactions.retention import Retention, archive_folder
 from gateway.transactions.version import Version
 from gateway.wire.codec import Codec
+from gateway.wire.message import PAN, Message
 
 # The writer's thread must not wait long for the interpreter while the loop is busy.
 _SWITCH_INTERVAL_S = 0.0005
@@ -250,8 +252,15 @@ async def _serve_admin(
 ) -> None:
     settings = node.configuration.settings
     groups = {
+        "blocklists": BlocklistOperations(
+            configuration=lambda: node.configuration,
+            reloader=reloader,
+            lists=lambda: node.flow.version.policy.blocklists,
+            card_token=lambda pan: node.records.card_token(Message("0200", {PAN: pan})),
+            wall_ms=node.clock.wall_ms,
+        ),
         "config": ConfigurationOperations(reloader),
-        "terminals": TerminalOperations(node.registry),
+        "terminals": TerminalOperations(node.registry, node.sightings),
         "transactions": TransactionOperations(
             store=node.store, clock=node.clock, grace_s=settings.repeats.undelivered_grace_s
         ),

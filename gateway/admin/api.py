@@ -161,6 +161,11 @@ class BindArguments(Arguments):
     certificate_sha256: str
 
 
+class SightingsArguments(Arguments):
+    terminal_id: str = ""  # of all where it is empty
+    limit: int = Field(default=100, ge=1, le=1_000)
+
+
 class ListArguments(Arguments):
     after: str = ""
     limit: int = Field(default=PAGE_DEVICES_MAX, ge=1, le=PAGE_DEVICES_MAX)
@@ -199,6 +204,51 @@ class ImportedApi(Protocol):
     def completed(self) -> int: ...
     @property
     def unchanged(self) -> int: ...
+
+
+class SightingView(TypedDict):
+    """Attempts of somebody who may not come, many in a row as one; "" for what is not known."""
+
+    terminal_id: str
+    first: str  # ISO 8601, UTC
+    last: str
+    count: int
+    listener: str
+    address: str
+    certificate_sha256: str
+    why: str
+
+
+class AttemptApi(Protocol):
+    """See terminals/sightings.py."""
+
+    @property
+    def terminal_id(self) -> str: ...
+    @property
+    def listener(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def certificate_sha256(self) -> str: ...
+    @property
+    def why(self) -> str: ...
+
+
+class SightingApi(Protocol):
+    @property
+    def attempt(self) -> AttemptApi: ...
+    @property
+    def first_ms(self) -> int: ...
+    @property
+    def last_ms(self) -> int: ...
+    @property
+    def count(self) -> int: ...
+
+
+class SightingsApi(Protocol):
+    """The sightings, as far as operators look at them."""
+
+    def of(self, terminal_id: str = "", *, limit: int) -> Sequence[SightingApi]: ...
 
 
 class RegistryApi(Protocol):

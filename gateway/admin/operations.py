@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -24,6 +24,10 @@ from gateway.admin.api import (
     RegistryApi,
     RuleView,
     ShowArguments,
+    SightingApi,
+    SightingsApi,
+    SightingsArguments,
+    SightingView,
 )
 from gateway.clock import iso_time
 from gateway.errors import NoSuchThing, OperatorError
@@ -143,13 +147,15 @@ def parse(kind: type[ArgumentsT], arguments: Mapping[str, Any]) -> ArgumentsT:
 class TerminalOperations(Operations):
     """What can be done with terminals, over a registry."""
 
-    def __init__(self, registry: RegistryApi) -> None:
+    def __init__(self, registry: RegistryApi, sightings: SightingsApi | None = None) -> None:
         self._registry = registry
+        self._sightings = sightings
         super().__init__(
             {
                 "enrol": self._change(EnrolArguments, self.enrol),
                 "show": Operation(ShowArguments, self.show),
                 "list": Operation(ListArguments, self.page),
+                "sightings": Operation(SightingsArguments, self.sighted),
                 "activate": self._change(MoveArguments, self.activate),
                 "suspend": self._change(MoveArguments, self.suspend),
                 "resume": self._change(MoveArguments, self.resume),
@@ -194,6 +200,29 @@ class TerminalOperations(Operations):
             "devices": [self._view(device) for device in shown],
             "rules": [] if arguments.after else self._rules(),
             "next": shown[-1].terminal_id.rstrip() if len(devices) > len(shown) else "",
+        }
+
+    async def sighted(
+        self, arguments: SightingsArguments, _: Progress | None = None
+    ) -> dict[str, list[SightingView]]:
+        """Where blocked and suspended devices were seen, the latest first."""
+        found: Sequence[SightingApi] = ()
+        if self._sightings is not None:
+            found = self._sightings.of(arguments.terminal_id, limit=arguments.limit)
+        return {
+            "sightings": [
+                {
+                    "terminal_id": one.attempt.terminal_id,
+                    "first": iso_time(one.first_ms),
+                    "last": iso_time(one.last_ms),
+                    "count": one.count,
+                    "listener": one.attempt.listener,
+                    "address": one.attempt.address,
+                    "certificate_sha256": one.attempt.certificate_sha256,
+                    "why": one.attempt.why,
+                }
+                for one in found
+            ]
         }
 
     async def activate(self, arguments: MoveArguments, _: Progress | None = None) -> DeviceView:

@@ -44,6 +44,9 @@ _COMMANDS = {
     "reload": _Command(
         "gateway.cli.reload", "reload", "Take up edits of the configuration, and say how it went."
     ),
+    "block": _Command("gateway.cli.block", "block", "Block a terminal, card, merchant … at once."),
+    "unblock": _Command("gateway.cli.block", "unblock", "Take an entry out of a blocklist."),
+    "blocklist": _Command("gateway.cli.block", "app", "Look at the blocklists."),
     "approve": _Command(
         "gateway.cli.approve", "approve", "Say yes to what another operator asked for."
     ),

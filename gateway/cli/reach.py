@@ -24,6 +24,7 @@ from gateway.store.store import Store
 from gateway.telemetry.audit import AuditLog, opened
 from gateway.telemetry.events import Event
 from gateway.terminals.registry import Registry
+from gateway.terminals.sightings import Sightings
 
 T = TypeVar("T")
 
@@ -64,6 +65,33 @@ def with_reversals(config: Path, command: Callable[[Run], Awaitable[T]]) -> T:
     return _reach(config, "reversals", command, made)
 
 
+def with_blocklists(config: Path, operation: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """An operation on blocklists: by the daemon, or on their files where none runs.
+
+    Raises SettingsError and OperatorError.
+    """
+    client = client_of(config)
+    if client.answers():
+        return client.run("blocklists", operation, arguments)
+
+    async def directly() -> dict[str, Any]:
+        from gateway.admin.blocklists import BlocklistOperations
+        from gateway.live import prepare
+
+        configuration = loader.load(config)
+        lists = prepare(configuration).parts.blocklists
+        operations = BlocklistOperations(
+            configuration=lambda: configuration,
+            lists=lambda: lists,
+            wall_ms=SystemClock().wall_ms,
+        )
+        async with opened(_audit_log(configuration)) as audit:
+            run = await _guarded("blocklists", operations, configuration, audit)
+            return await run(operation, arguments)
+
+    return trio.run(directly)
+
+
 def _reach(
     config: Path,
     group: str,
@@ -98,7 +126,15 @@ async def _terminals(store: Store, settings: Settings) -> Operations:
         clock=SystemClock(),
         emit=_unheard,
     )
-    return TerminalOperations(registry)
+    sightings = Sightings(
+        store,
+        clock=SystemClock(),
+        emit=_unheard,
+        kept_max=settings.registry.sightings_max,
+        subjects_max=settings.registry.sighted_max,
+    )
+    await sightings.restore()
+    return TerminalOperations(registry, sightings)
 
 
 def _audit_log(configuration: Configuration) -> AuditLog:

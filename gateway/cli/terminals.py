@@ -169,6 +169,40 @@ def bind(
     _print_change(with_terminals(config, _one("bind", arguments)), "bound", json=json)
 
 
+@app.command()
+def sightings(
+    terminal_id: Annotated[
+        str, typer.Argument(help="Terminal id (DE41); without one: all of them.")
+    ] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="At most so many.")] = 100,
+    json: Json = False,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Where blocked and suspended devices tried to come in since, the latest first."""
+    found = with_terminals(config, _one("sightings", {"terminal_id": terminal_id, "limit": limit}))[
+        "sightings"
+    ]
+    if json:
+        print_json({"sightings": found})
+        return
+    print_table(
+        ("last", "times", "terminal", "address", "listener", "certificate", "why"),
+        [
+            (
+                one["last"],
+                str(one["count"]),
+                one["terminal_id"] or "-",
+                one["address"],
+                one["listener"],
+                one["certificate_sha256"][:16] or "-",
+                one["why"],
+            )
+            for one in found
+        ],
+    )
+    say(f"{len(found)} sightings", "dim")
+
+
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="CSV; - is standard input.")],
