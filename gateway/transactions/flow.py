@@ -261,7 +261,7 @@ class Flow:
             sent = self._records.request_of(original)
             if sent is not None:
                 try:
-                    sent = upstream.adaptation.outgoing(sent)
+                    sent = upstream.adaptation.again(sent, self._records.told_of(original))
                 except CannotAdapt as error:
                     return self._refuse(request, Reason.NO_UPSTREAM, str(error))
             pointing = pointing_upstream(request.message, original, sent)
@@ -296,7 +296,12 @@ class Flow:
             # On disk before the first byte leaves: recovery must know what may have been sent.
             if not intended:
                 self._records.plan(
-                    draft, message, upstream=upstream.name, stan=stan, outgoing=outgoing
+                    draft,
+                    message,
+                    upstream=upstream.name,
+                    stan=stan,
+                    outgoing=outgoing,
+                    told={one.name: adaptations[one.name].changes(message) for one in fit},
                 )
                 seen = await self._repeats.intend(draft)
                 if seen is not None:
@@ -354,7 +359,14 @@ class Flow:
             if stan is None:
                 return await self._refuse_new(request, draft, Reason.NO_UPSTREAM, "STANs")
             outgoing = self._outgoing(draft, message, upstream, stan)
-            self._records.plan(draft, message, upstream=upstream.name, stan=stan, outgoing=outgoing)
+            self._records.plan(
+                draft,
+                message,
+                upstream=upstream.name,
+                stan=stan,
+                outgoing=outgoing,
+                told={upstream.name: upstream.adaptation.changes(message)},
+            )
             seen = await self._repeats.intend(draft)
             if seen is not None:
                 return self._answer_again(seen, request, draft)

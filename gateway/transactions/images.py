@@ -33,8 +33,27 @@ def context_of(transaction_id: int) -> bytes:
     return b"transaction:%d" % transaction_id
 
 
-def pack_request(message: Message) -> bytes:
-    """What a reversal or an advice needs of a request as it went upstream; to be sealed."""
+# By upstream: what it got, or would have got, otherwise than the terminal sent it.
+Told = Mapping[str, Mapping[int, str | None]]
+
+
+def pack_request(message: Message, told: Told | None = None) -> bytes:
+    """What a reversal or an advice needs of a request; to be sealed.
+
+    `told` are values of the configuration and, in DE60 and DE61, of what is kept itself.
+    """
+    mti, fields = message.mti, _kept_fields(message)
+    if told is None:
+        return orjson.dumps((mti, fields), option=orjson.OPT_NON_STR_KEYS)
+    if _UNIONPAY_ORIGINAL not in fields:
+        told = {
+            name: {n: value for n, value in changes.items() if n != _UNIONPAY_ORIGINAL}
+            for name, changes in told.items()
+        }
+    return orjson.dumps((mti, fields, told), option=orjson.OPT_NON_STR_KEYS)
+
+
+def _kept_fields(message: Message) -> dict[int, str]:
     fields = {n: v for n, v in message.fields.items() if n in _KEPT}
     original = message.get(_UNIONPAY_ORIGINAL)
     if original.isdigit() and len(original) in _UNIONPAY_ORIGINAL_LENGTHS and batch_of(message):
@@ -46,7 +65,7 @@ def pack_request(message: Message) -> bytes:
             fields[EMV_DATA] = kept
         else:
             del fields[EMV_DATA]
-    return orjson.dumps((message.mti, fields), option=orjson.OPT_NON_STR_KEYS)
+    return fields
 
 
 def pack_upload(message: Message) -> bytes:
@@ -71,8 +90,15 @@ def pack_answer(message: Message) -> bytes:
 
 def unpack(image: bytes) -> Message:
     """The message that `pack_request` or `pack_answer` wrote."""
-    mti, fields = orjson.loads(image)
+    mti, fields, *_ = orjson.loads(image)
     return Message(mti, {int(number): value for number, value in fields.items()})
+
+
+def unpack_told(image: bytes, upstream: str) -> dict[int, str | None] | None:
+    """What an upstream was told otherwise; None where `pack_request` was not given it."""
+    _, _, *kept = orjson.loads(image)
+    changes = kept[0].get(upstream) if kept else None
+    return None if changes is None else {int(number): text for number, text in changes.items()}
 
 
 def _without_card_tags(chip: str) -> str:

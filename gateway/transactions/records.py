@@ -77,19 +77,27 @@ class Records:
         return self._security.card_token(pan) if pan else ""
 
     def plan(
-        self, draft: Transaction, message: Message, *, upstream: str, stan: int, outgoing: Message
+        self,
+        draft: Transaction,
+        message: Message,
+        *,
+        upstream: str,
+        stan: int,
+        outgoing: Message,
+        told: images.Told,
     ) -> None:
         """Add the route, and what a reversal or an advice would need of the request.
 
         That is kept with the terminal's STAN and RRN: what the upstream knows it by is the record's
-        own, since the request may yet move to another one.
+        own, since the request may yet move to another one. `told`: what each that it may move to is
+        told otherwise.
         """
         draft.upstream = upstream
         draft.upstream_stan = stan
         draft.rrn = outgoing.rrn
         kept = Message(outgoing.mti, message.fields)
         draft.image = self._security.seal(
-            images.pack_request(kept), context=images.context_of(draft.transaction_id)
+            images.pack_request(kept, told), context=images.context_of(draft.transaction_id)
         )
 
     # --- the outcome ----------------------------------------------------------------------
@@ -140,6 +148,17 @@ class Records:
         Raises KeyUnavailable.
         """
         return self._opened(transaction, transaction.image)
+
+    def told_of(self, transaction: Transaction) -> dict[int, str | None] | None:
+        """What its upstream was told otherwise than the terminal said; None where it is not kept.
+
+        Raises KeyUnavailable.
+        """
+        if not transaction.image:
+            return None
+        context = images.context_of(transaction.transaction_id)
+        image = self._security.unseal(transaction.image, context=context)
+        return images.unpack_told(image, transaction.upstream)
 
     def _opened(self, transaction: Transaction, sealed: bytes) -> Message | None:
         if not sealed:

@@ -232,7 +232,7 @@ class Reversals:
             return _later(owed, self._clock.wall_ms() + wait_ms)
         request = _as_sent(upstream, transaction, original)
         try:
-            sent = upstream.adaptation.outgoing(request)
+            sent = upstream.adaptation.again(request, self._records.told_of(transaction))
         except CannotAdapt as error:
             await self._give_up(upstream, owed, transaction, str(error))
             return None

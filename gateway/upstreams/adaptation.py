@@ -1,11 +1,14 @@
 """What a message looks like to one upstream, and its answer to the terminal again (no I/O).
 
-What is kept of a request is as its terminal sent it, since it may yet move to another upstream. So
-whatever is made of it later (a void, a reversal, an advice sent again) passes here once, as the
-request itself did, and bears the same values.
+What is kept of a request is as its terminal sent it, since it may yet move to another upstream, and
+beside it what each of them would be told otherwise. Whatever is made of it later (a reversal, an
+advice sent again, the reference of a void) bears the values that were sent, though the rules or the
+terminals file say something else by then: the acquirer would find no original under others.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from gateway.errors import NotSent
 from gateway.settings.boarding import BoardedTerminal, BoardedTerminals
@@ -18,6 +21,10 @@ _PRIVATE = 60  # UnionPay: message type 2, batch 6, network management code 3 â€
 _ORIGINAL = 61  # UnionPay: original batch 6, original STAN 6, original date 4
 _PRIVATE_BATCH = slice(2, 8)
 _BATCH_DIGITS = 6
+
+
+# The values that an upstream gets otherwise than the terminal sent them; None: it does not get it.
+Changes = Mapping[int, str | None]
 
 
 class CannotAdapt(NotSent):
@@ -71,6 +78,29 @@ class Adaptation:
         for number in self._drop:
             fields.pop(number, None)
         return Message(message.mti, fields)
+
+    def changes(self, message: Message) -> Changes:
+        """What `outgoing` makes of a message, to be kept; raises CannotAdapt."""
+        if self._changes_nothing:
+            return {}
+        own = message.fields
+        sent = self.outgoing(message).fields
+        dropped: dict[int, str | None] = dict.fromkeys(self._drop)
+        return dropped | {
+            number: value
+            for number, value in sent.items()
+            if number in self._fixed or own.get(number) != value
+        }
+
+    def again(self, message: Message, changes: Changes | None) -> Message:
+        """A message that this upstream got before, as it got it then; where that is not known
+        (None), as it would get it now. Raises CannotAdapt."""
+        if changes is None:
+            return self.outgoing(message)
+        if not changes:
+            return message
+        fields = {**message.fields, **changes}
+        return Message(message.mti, {n: text for n, text in fields.items() if text is not None})
 
     def incoming(self, answer: Message, *, request: Message, sent: Message) -> Message:
         """The answer in the terminal's own terms.

@@ -285,3 +285,56 @@ async def test_what_an_acquirer_requires_is_there_or_it_gets_91(
         "upstream cards requires DE22, which is absent" in str(fields.get("rule"))
         for _, fields in made.events
     )
+
+
+# --- under another configuration than the one it was sent under -----------------------------------
+
+
+def edited(made: TwoAcquirers, boarded: BoardedTerminals, **cards: Any) -> None:
+    """Take up another terminals file for wallets, and other rules for cards."""
+    made.pool.apply(
+        [
+            Means(
+                settings=upstream_settings("cards", **(CARDS | cards)),
+                codec=CODEC,
+            ),
+            Means(settings=upstream_settings("wallets", **WALLETS), codec=CODEC, terminals=boarded),
+        ],
+        groups=[],
+    )
+
+
+@pytest.mark.parametrize(
+    "boarded", [{"T0000001": BoardedTerminal("W0000010", "WALLETMERCHANT2")}, {}]
+)
+async def test_a_reversal_names_whom_the_sale_named_though_the_terminals_file_was_edited(
+    boarded: BoardedTerminals, made: TwoAcquirers, autojump_clock: MockClock
+) -> None:
+    assert await made.code(CODE) == "00"
+    edited(made, boarded)
+    assert await made.code(reversal_of(CODE)) == "00"
+    await trio.sleep(60)
+    sold, *reversals = of(made, "wallets").received
+    assert reversals
+    assert {own(one) for one in reversals} == {own(sold)}
+    [entry] = of(made, "wallets").entries
+    assert not entry.holds_money
+    assert made.only() is State.REVERSED
+
+
+async def test_a_reversal_and_a_void_name_what_was_sent_though_the_field_rules_were_edited(
+    made: TwoAcquirers, autojump_clock: MockClock
+) -> None:
+    assert await made.code(SALE) == "00"
+    other = purchase(7, {18: "5411", 26: "12"})
+    assert await made.code(other) == "00"
+    edited(made, BOARDED["wallets"], terminal_id="GATEWAY2", fields={"set": {32: "666666"}})
+    assert await made.code(reversal_of(SALE)) == "00"
+    assert await made.code(void_of(other)) == "00"
+    await trio.sleep(60)
+    received = of(made, "cards").received
+    [reversal] = [one for one in received if one.mti == "0420"]
+    assert own(reversal) == AT_CARDS
+    assert reversal.get(90)[20:] == f"{'777777':0>11}{'888888':0>11}"
+    [void] = [one for one in received if one.get(3) == "020000"]
+    assert void.get(90)[20:] == f"{'777777':0>11}{'888888':0>11}"
