@@ -32,6 +32,7 @@ from loadtest.chaos_plan import plan_of
 from loadtest.control import ControlError, ask
 from loadtest.demo import DemoOptions, run_demo
 from loadtest.disks import NoDisk, keep_mounts_private
+from loadtest.edits import CutOff, EditOptions, Swapped, run_cutoff, run_swaps
 from loadtest.failover import FailoverOptions, run_failover
 from loadtest.failover_cases import BY_NAME, CASES
 from loadtest.failover_result import told
@@ -303,6 +304,45 @@ def chaos(
     else:
         typer.echo("  ".join(f"{name} {value}" for name, value in summary.items()))
     raise typer.Exit(0 if result.passed else _FAILED)
+
+
+Edits = Annotated[int, typer.Option(min=1, max=100_000)]
+
+
+@app.command()
+def cutoff(
+    *,
+    trials: Edits = 100,
+    terminals: Annotated[int, typer.Option("--terminals", min=1, max=5_000)] = 500,
+    rate: Annotated[float, typer.Option("--rate", min=0, help="Purchases/s of each.")] = 0.4,
+    json: AsJson = False,
+) -> None:
+    """Block one terminal after the other while others buy: how soon each is cut off."""
+    options = EditOptions(count=trials, terminals=terminals, rate=rate)
+    _report(_told(lambda _: run_cutoff(options, _say)), json=json)
+
+
+@app.command()
+def swaps(
+    *,
+    swaps: Edits = 1_000,
+    terminals: Annotated[int, typer.Option("--terminals", min=1, max=5_000)] = 100,
+    rate: Annotated[float, typer.Option("--rate", min=0, help="Purchases/s of each.")] = 1.0,
+    json: AsJson = False,
+) -> None:
+    """Put one configuration after the other in force under load; exit 0 if each decision fits."""
+    options = EditOptions(count=swaps, terminals=terminals, rate=rate)
+    _report(_told(lambda _: run_swaps(options, _say)), json=json)
+
+
+def _report(found: CutOff | Swapped, *, json: bool) -> None:
+    told = found.to_json()
+    if json:
+        _print_json(told)
+    else:
+        for name, value in told.items():
+            _print_line(f"{name:<20} {value}")
+    raise typer.Exit(0 if found.passed else _FAILED)
 
 
 @app.command()

@@ -37,6 +37,7 @@ class Watch:
         self._look_s = look_s
         self._notified = notified
         self._folders_may_differ = trio.Event()
+        self._names: frozenset[str] = frozenset()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch until cancelled; started once the first look is done."""
@@ -73,7 +74,8 @@ class Watch:
     async def _listen(self) -> None:
         while True:
             self._folders_may_differ = trio.Event()
-            folders = folders_of(self._files())
+            files = self._files()
+            folders, self._names = folders_of(files), names_of(files)
             async with trio.open_nursery() as nursery:
                 stop = trio.Event()
                 nursery.start_soon(self._hear, sorted(folders), stop)
@@ -81,6 +83,7 @@ class Watch:
                 while folders_of(self._files()) == folders:
                     await self._folders_may_differ.wait()
                     self._folders_may_differ = trio.Event()
+                    self._names = names_of(self._files())
                 nursery.cancel_scope.cancel()
 
     async def _hear(self, folders: list[Path], stop: trio.Event) -> None:
@@ -88,7 +91,9 @@ class Watch:
         with contextlib.suppress(OSError, RuntimeError):
             changes = watchfiles.awatch(
                 *folders,
-                watch_filter=None,
+                # A store beside the configuration is written to all the time: an edit would never
+                # seem to be over.
+                watch_filter=lambda _, path: path in self._names,
                 debounce=_GROUPED_MS,
                 step=_STEP_MS,
                 stop_event=stop,
@@ -111,6 +116,19 @@ async def _set_when_cancelled(stop: trio.Event) -> None:
 
 def _digests(digests: Digests, files: list[Path], thorough: bool) -> dict[Path, str]:
     return digests.of(files, thorough=thorough)
+
+
+def names_of(files: Collection[Path]) -> frozenset[str]:
+    """The paths at which something happens when one of the files is edited, replaced or comes to
+    be: the files, what is on the way to them, and both with all links followed."""
+    found: set[Path] = set()
+    for file in files:
+        whole = file.absolute()  # as it is told, however it was named
+        found.update((whole, *whole.parents))
+        with contextlib.suppress(OSError, RuntimeError):
+            real = file.resolve()
+            found.update((real, *real.parents))
+    return frozenset(map(str, found))
 
 
 def folders_of(files: Collection[Path]) -> frozenset[Path]:
