@@ -12,11 +12,22 @@ from gateway.upstreams.protocol import CONNECTED, LinkEvent
 
 
 class Links:
-    """All links of an upstream. `changed` gives the event that is set when one of them changes."""
+    """All links of an upstream.
 
-    def __init__(self, links: list[Link], *, changed: Callable[[], trio.Event]) -> None:
+    `changed` gives the event that is set when one of them changes; `enabled` says whether operators
+    want it in use, which counts whenever a link begins: they may have said so since.
+    """
+
+    def __init__(
+        self,
+        links: list[Link],
+        *,
+        changed: Callable[[], trio.Event],
+        enabled: Callable[[], bool],
+    ) -> None:
         self._links = links
         self._changed = changed
+        self._enabled = enabled
         self._nursery: trio.Nursery | None = None
         self._scopes: dict[Link, trio.CancelScope] = {}
         self._exchanging = trio.Lock()
@@ -46,44 +57,48 @@ class Links:
         """Whether one of them has a connection, one that is to be exchanged too."""
         return any(link.life.state in CONNECTED for link in self._scopes)
 
-    def run(self, nursery: trio.Nursery, *, start: bool) -> None:
+    @property
+    def pending(self) -> int:
+        """How many requests are under way, on links that are to be exchanged too."""
+        return sum(link.pending for link in self._scopes)
+
+    def run(self, nursery: trio.Nursery) -> None:
         """Run them in this nursery; where they are not to start they wait for an operator."""
         self._nursery = nursery
         for link in self._links:
-            nursery.start_soon(self._live, link, start)
+            nursery.start_soon(self._live, link)
 
-    async def _live(self, link: Link, start: bool) -> None:
+    async def _live(self, link: Link) -> None:
         with trio.CancelScope() as scope:
             self._scopes[link] = scope
-            await link.run(start=start)
+            await link.run(start=self._enabled())
 
     def steer(self, *events: LinkEvent) -> None:
-        """Tell each of them what an operator wants."""
+        """Tell each of them what an operator wants; those that leave only that they are to go."""
         for link in list(self._links):
             for event in events:
                 link.steer(event)
+        if LinkEvent.DISABLE in events:
+            for link in list(self._scopes):
+                link.steer(LinkEvent.DISABLE)
 
-    def exchange(self, coming: list[Link], settings: UpstreamSettings, *, start: bool) -> None:
+    def exchange(self, coming: list[Link], settings: UpstreamSettings) -> None:
         """Have these in place of those. The old ones take requests until the new ones are up."""
         if self._nursery is None:
             self._links = coming
         else:
-            self._nursery.start_soon(self._exchange, self._nursery, coming, settings, start)
+            self._nursery.start_soon(self._exchange, self._nursery, coming, settings)
 
     async def _exchange(
-        self,
-        nursery: trio.Nursery,
-        coming: list[Link],
-        settings: UpstreamSettings,
-        start: bool,
+        self, nursery: trio.Nursery, coming: list[Link], settings: UpstreamSettings
     ) -> None:
         async with self._exchanging:
             leaving = self._links
             # Where the acquirer calls us it has to lose a connection before it makes another.
-            overlaps = start and settings.listen is None
+            overlaps = self._enabled() and settings.listen is None
             self._links = [*coming, *leaving] if overlaps else coming
             for link in coming:
-                nursery.start_soon(self._live, link, start)
+                nursery.start_soon(self._live, link)
             if overlaps:
                 with trio.move_on_after(settings.connect_s + 2 * settings.network.sign_on_s):
                     await self._until(lambda: all(link.up for link in coming))
@@ -100,7 +115,7 @@ class Links:
 
     async def until_closed(self) -> None:
         """Return once none of them has a connection."""
-        await self._until(lambda: not any(link.life.state in CONNECTED for link in self._links))
+        await self._until(lambda: not self.connected)
 
     async def _until(self, holds: Callable[[], bool]) -> None:
         while not holds():

@@ -42,7 +42,7 @@ class Pool:
         self._restore_stans = restore_stans
         self._nursery: trio.Nursery | None = None
         self._scopes: dict[str, trio.CancelScope] = {}
-        self._retiring: set[str] = set()
+        self._retiring: dict[str, trio.CancelScope] = {}
         self.moves = moves or MoveBudget(per_s=10.0, share=0.2, now_s=0.0)
         self.owed: Callable[[str], int] = _nothing  # reversals; who knows is made after this
         self.added: Callable[[Upstream], None] = _ignored
@@ -126,15 +126,15 @@ class Pool:
                 self._begin(means)
                 continue
             if name in self._retiring:
-                self._retiring.discard(name)
+                self._retiring.pop(name).cancel()
                 upstream.set_control(self.control_of(name))
             upstream.apply(means)
         for name, upstream in self._by_name.items():
             if name not in wanted and name not in self._retiring:
-                self._retiring.add(name)
+                leaving = self._retiring[name] = trio.CancelScope()
                 upstream.retired = True
                 if self._nursery is not None:
-                    self._nursery.start_soon(self._retire, upstream)
+                    self._nursery.start_soon(self._retire, upstream, leaving)
         self._team(groups)
 
     def _begin(self, means: Means) -> None:
@@ -144,30 +144,34 @@ class Pool:
         upstream.set_control(self.control_of(upstream.name))
         self.added(upstream)
         if self._nursery is not None:
-            self._nursery.start_soon(self._first_start, upstream)
+            # From now on: it may be removed before its first start is over.
+            scope = self._scopes[upstream.name] = trio.CancelScope()
+            self._nursery.start_soon(self._first_start, upstream, scope)
 
-    async def _first_start(self, upstream: Upstream) -> None:
-        while self._restore_stans is not None:
-            try:
-                await self._restore_stans(upstream)
-            except StoreError:
-                await trio.sleep(_RETRY_S)  # the store says so itself
-            else:
-                break
-        await self._live(upstream)
+    async def _first_start(self, upstream: Upstream, scope: trio.CancelScope) -> None:
+        with scope:
+            while self._restore_stans is not None:
+                try:
+                    await self._restore_stans(upstream)
+                except StoreError:
+                    await trio.sleep(_RETRY_S)  # the store says so itself
+                else:
+                    break
+            await upstream.run()
 
-    async def _retire(self, upstream: Upstream) -> None:
-        """Polled: what it waits for may take days."""
+    async def _retire(self, upstream: Upstream, leaving: trio.CancelScope) -> None:
+        """Polled: what it waits for may take days. `leaving` is cancelled if it is configured
+        again."""
         name = upstream.name
-        while name in self._retiring and (upstream.pending or self.owed(name)):  # noqa: ASYNC110 (see above)
-            await trio.sleep(_RETIRING_LOOK_S)
-        if name not in self._retiring:
-            return  # it is configured again
-        upstream.set_control(Control.DRAINED)
-        await upstream.links.until_closed()
-        if name in self._retiring:
-            self._retiring.discard(name)
-            del self._by_name[name]
+        with leaving:
+            while upstream.pending or self.owed(name):  # noqa: ASYNC110 (see above)
+                await trio.sleep(_RETIRING_LOOK_S)
+            if leaving.cancel_called:
+                return
+            upstream.set_control(Control.DRAINED)
+            await upstream.links.until_closed()
+        if self._retiring.get(name) is leaving:
+            del self._retiring[name], self._by_name[name]
             self._scopes.pop(name).cancel()
 
 

@@ -114,7 +114,11 @@ class Upstream:
         self.calls: CallsTaken | None = None
         if settings.listen is not None and connect_with is None:
             self.calls = CallsTaken(lambda: (self.settings, self._tls), emit=emit)
-        self.links = Links(self._made_links(), changed=lambda: self._changed)
+        self.links = Links(
+            self._made_links(),
+            changed=lambda: self._changed,
+            enabled=lambda: self.control is Control.ENABLED,
+        )
 
     def _use(self, means: Means) -> None:
         settings = means.settings
@@ -165,8 +169,7 @@ class Upstream:
         self._use(means)
         self.health.use(means.settings.health)
         if _of_links(before) != _of_links(means.settings):
-            start = self.control is Control.ENABLED
-            self.links.exchange(self._made_links(), means.settings, start=start)
+            self.links.exchange(self._made_links(), means.settings)
 
     # --- asking ---------------------------------------------------------------------------
 
@@ -183,7 +186,7 @@ class Upstream:
 
     @property
     def pending(self) -> int:
-        return sum(link.pending for link in self.links)
+        return self.links.pending
 
     def standing(self, now_s: float) -> Standing:
         """Whether it may get one more request, which is then counted as meant for it."""
@@ -401,7 +404,7 @@ class Upstream:
             nursery.start_soon(self._miss_it)
             if self.calls is not None:
                 await nursery.start(self.calls.run)
-            self.links.run(nursery, start=self.control is Control.ENABLED)
+            self.links.run(nursery)
             task_status.started()
 
     async def _keep_health(self) -> None:

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from gateway.clock import VirtualClock
-from gateway.errors import InDoubt, NotSent
+from gateway.errors import InDoubt, NotSent, StoreError
 from gateway.settings.schema import Backoff, Group, Health, Member, Network
 from gateway.settings.schema import Upstream as UpstreamSettings
 from gateway.telemetry.events import Event
@@ -463,6 +463,8 @@ class Site:
         self.acquirers = {address: FakeAcquirer() for address in ("a:1", "a:2", "b:1")}
         self.added: list[str] = []
         self.owed: dict[str, int] = {}
+        self.store_fails = False
+        self.outcomes: list[str] = []
         self.pool = Pool(
             [self.make(self.means("a", "a:1"))], make=self.make, restore_stans=self.restore
         )
@@ -489,7 +491,15 @@ class Site:
 
     async def restore(self, upstream: Upstream) -> None:
         await trio.lowlevel.checkpoint()
+        if self.store_fails:
+            raise StoreError("the disk is full")
         upstream.stans.restore([], now_ms=0)
+
+    async def outcome(self, name: str) -> None:
+        try:
+            self.outcomes.append(await self.code(name))
+        except (NotSent, InDoubt) as error:
+            self.outcomes.append(type(error).__name__)
 
     async def code(self, name: str, stan: int = 1) -> str:
         answer = await self.pool[name].ask(purchase(stan), transaction_id=stan, kind=Kind.PURCHASE)
@@ -589,6 +599,84 @@ async def test_one_that_is_removed_by_mistake_is_back_at_once(
         made.owed["a"] = 0
         await trio.sleep(5.0)
         assert await made.code("a") == "00"
+
+
+async def test_one_that_is_removed_before_its_stans_could_be_read_ends_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with site() as made:
+        made.store_fails = True
+        made.pool.apply([made.means("a", "a:1"), made.means("b", "b:1")], groups=[])
+        await trio.sleep(1.0)
+        gone = made.pool["b"]
+        made.pool.apply([made.means("a", "a:1")], groups=[])
+        await trio.sleep(5.0)
+        assert made.pool.get("b") is None
+        made.store_fails = False
+        await trio.sleep(5.0)
+        assert not gone.ready  # nor does it come up for nobody
+        assert await made.code("a") == "00"
+
+
+@pytest.mark.parametrize("last", [Control.ENABLED, Control.DRAINED, Control.DISABLED])
+async def test_what_an_operator_says_during_an_exchange_holds_for_the_one_that_waits(
+    last: Control, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with site() as made:
+        upstream = made.pool["a"]
+        first = Control.DISABLED if last is Control.ENABLED else Control.ENABLED
+        made.acquirers["a:2"].refuse = True  # so that the first exchange takes its time
+        made.pool.apply([made.means("a", "a:2")], groups=[])
+        await trio.sleep(0.1)
+        upstream.set_control(first)
+        made.pool.apply([made.means("a", "b:1")], groups=[])
+        await trio.sleep(0.1)
+        upstream.set_control(last)
+        await trio.sleep(120.0)
+        assert [link.name for link in upstream.links] == ["a/b:1/1"]
+        assert upstream.ready == (last is Control.ENABLED)
+
+
+async def test_one_that_is_removed_twice_stays_until_nothing_is_owed_to_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with site() as made:
+        signing = made.means("a", "a:1", network=Network(sign_on=True, sign_on_s=5.0))
+        made.pool.apply([signing], groups=[])
+        await trio.sleep(5.0)
+        upstream = made.pool["a"]
+        # Its sign-off is not answered: it is removed the first time for as long as it waits.
+        made.acquirers["a:1"].script = lambda m: None if kind_of(m) is Kind.SIGN_OFF else approve(m)
+        made.pool.apply([made.means("b", "b:1")], groups=[])
+        await trio.sleep(1.0)
+        made.pool.apply([signing], groups=[])
+        made.owed["a"] = 1
+        await trio.sleep(1.0)
+        made.pool.apply([made.means("b", "b:1")], groups=[])
+        await made.acquirers["a:1"].hang_up()
+        await trio.sleep(60.0)
+        assert made.pool.get("a") is upstream
+
+
+async def test_what_waits_on_a_link_that_is_left_keeps_a_removed_upstream(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with site() as made:
+        made.acquirers["a:1"].script = lambda m: approve(m) if m.mti[1] == "8" else None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(made.outcome, "a")
+            await trio.testing.wait_all_tasks_blocked()
+            made.pool.apply([made.means("a", "a:2")], groups=[])
+            await trio.sleep(0.1)
+            assert made.pool["a"].pending == 1
+            made.pool.apply([made.means("b", "b:1")], groups=[])
+            await trio.sleep(1.2)
+            assert made.pool.get("a") is not None
+            [asked] = made.acquirers["a:1"].of("0200")
+            await made.acquirers["a:1"].send(approve(asked))
+        assert made.outcomes == ["00"]
+        await trio.sleep(5.0)
+        assert made.pool.get("a") is None
 
 
 async def test_a_network_message_that_cannot_be_written_is_told_and_ends_nothing() -> None:
