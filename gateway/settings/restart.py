@@ -38,6 +38,8 @@ def needs_restart(old: Configuration, new: Configuration) -> list[Finding]:
     findings.locate_in(new.source)
     for path in _changed(old.settings, new.settings, (), RELOADABLE):
         findings.error(path, "is changed, and is taken up at a start only", _REMEDY)
+    for path in _calls_changed(old, new):
+        findings.error(path, "is changed, and is listened on from a start only", _REMEDY)
     used = _dialects_in_use(new)
     for name in sorted(used & old.dialects.keys() & new.dialects.keys()):
         if old.dialects[name].sha256 != new.dialects[name].sha256:
@@ -62,6 +64,17 @@ def _changed(
             yield from _changed(before, after, here, frozenset())
         else:
             yield here
+
+
+def _calls_changed(old: Configuration, new: Configuration) -> Iterator[KeyPath]:
+    """Upstreams that would be called by now where they were not, elsewhere, or no more.
+
+    One that is removed is no such: it stops listening once nothing is owed to it.
+    """
+    before = {one.name: one.listen for one in old.settings.upstreams}
+    for index, upstream in enumerate(new.settings.upstreams):
+        if upstream.listen != before.get(upstream.name):
+            yield ("upstreams", index, "listen")
 
 
 def _dialects_in_use(configuration: Configuration) -> set[str]:

@@ -54,18 +54,22 @@ class Edited:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Edited]:
-        async with opened(audit_log(self.folder / "audit")) as audit:
-            self.reloader = Reloader(
-                read_whole(self.file, prepare),
-                prepare=prepare,
-                swap=self.swapped.append,
-                needs_restart=needs_restart,
-                audit=audit,
-                clock=SystemClock(),
-                emit=self.events,
-            )
+        async with opened(audit_log(self.folder / "audit")) as self._audit:
+            self.restart()
             yield self
         assert verify(self.folder / "audit").ok
+
+    def restart(self) -> None:
+        """Run on the files as they are."""
+        self.reloader = Reloader(
+            read_whole(self.file, prepare),
+            prepare=prepare,
+            swap=self.swapped.append,
+            needs_restart=needs_restart,
+            audit=self._audit,
+            clock=SystemClock(),
+            emit=self.events,
+        )
 
     def told(self) -> list[tuple[str, str]]:
         return [(one["who"], one["outcome"]) for one in records(self.folder / "audit")]
@@ -295,6 +299,43 @@ async def test_profiles_routes_and_the_log_s_level_are_taken_up(edited: Edited) 
     edited.change('kinds = ["purchase"]', 'kinds = ["purchase", "refund"]')
     edited.change("[store]", '[log]\nlevel = "debug"\n\n[store]')
     assert (await edited.look())["result"] == "loaded"
+
+
+CALLED = """
+[[upstreams]]
+name = "south"
+listen = "127.0.0.1:9102"
+callers = ["127.0.0.1"]
+dialect = "iso87_ascii"
+plain = true
+"""
+
+
+@pytest.mark.parametrize("where", ["added", "changed", "called by now", "called no more"])
+async def test_an_upstream_listens_from_a_start_only(edited: Edited, where: str) -> None:
+    """Were it taken up, one whose port is taken would end the node, and one that was called would
+    have no links."""
+    text = edited.file.read_text()
+    if where in ("changed", "called no more"):
+        text += CALLED
+        edited.file.write_text(text)
+        edited.restart()
+    match where:
+        case "added":
+            text += CALLED
+        case "changed":
+            text = text.replace("127.0.0.1:9102", "127.0.0.1:9103")
+        case "called by now":
+            text = text.replace('addresses = ["127.0.0.1:9101"]', 'listen = "127.0.0.1:9101"')
+        case _:
+            called = 'listen = "127.0.0.1:9102"\ncallers = ["127.0.0.1"]'
+            assert called in text
+            text = text.replace(called, 'addresses = ["127.0.0.1:9102"]')
+    edited.file.write_text(text)
+    report = await edited.look()
+    assert report["result"] == "refused"
+    assert "restart" in report["findings"][0]["remedy"]
+    assert edited.swapped == []
 
 
 async def test_upstreams_are_taken_up(edited: Edited) -> None:
