@@ -23,6 +23,7 @@ from gateway.admin.blocklists import BlocklistOperations
 from gateway.admin.configuration import ConfigurationOperations
 from gateway.admin.controls import Controls
 from gateway.admin.desk import Desk
+from gateway.admin.explain import ExplainOperations
 from gateway.admin.guard import Guard
 from gateway.admin.operations import TerminalOperations
 from gateway.admin.server import serve_admin
@@ -260,6 +261,7 @@ async def _serve_admin(
             wall_ms=node.clock.wall_ms,
         ),
         "config": ConfigurationOperations(reloader),
+        "explain": _explaining(node),
         "terminals": TerminalOperations(node.registry, node.sightings),
         "transactions": TransactionOperations(
             store=node.store, clock=node.clock, grace_s=settings.repeats.undelivered_grace_s
@@ -283,6 +285,22 @@ async def _serve_admin(
     )
     socket_path = node.configuration.resolve(settings.node.admin_socket)
     await serve_admin(api, socket_path, task_status=task_status)
+
+
+def _explaining(node: Node) -> ExplainOperations:
+    def upstream_state(name: str) -> str:
+        upstream = node.pool.get(name)
+        return "removed" if upstream is None else upstream.status().state
+
+    return ExplainOperations(
+        configuration=lambda: node.configuration,
+        version=lambda: node.flow.version,
+        find_device=node.registry.by_terminal,
+        blocked=node.gate.would_keep_out,
+        card_token=node.records.card_token,
+        upstream_state=upstream_state,
+        clock=node.clock,
+    )
 
 
 def _reloading(

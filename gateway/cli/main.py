@@ -44,6 +44,9 @@ _COMMANDS = {
     "reload": _Command(
         "gateway.cli.reload", "reload", "Take up edits of the configuration, and say how it went."
     ),
+    "explain": _Command(
+        "gateway.cli.explain", "explain", "What would become of a message, and by which rule."
+    ),
     "block": _Command("gateway.cli.block", "block", "Block a terminal, card, merchant … at once."),
     "unblock": _Command("gateway.cli.block", "unblock", "Take an entry out of a blocklist."),
     "blocklist": _Command("gateway.cli.block", "app", "Look at the blocklists."),

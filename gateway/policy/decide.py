@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.policy.blocklists import EMPTY, Blocklists, Hit
-from gateway.policy.limits import LimitRule, Limits, Use
+from gateway.policy.limits import LimitRule, Limits, Looking, Use
 from gateway.policy.permissions import Permissions, Rules
 from gateway.policy.response_codes import Reason
 from gateway.wire.entry_mode import entry_mode
@@ -162,6 +162,15 @@ class Policy:
             return refused
         limits = rules.limits(kind)
         return self._limited(limits, subject, currency, amount_minor) if limits else self._allowed
+
+    def looking(self) -> Policy:
+        """One that decides the same and takes from no limit, to tell people how it would be."""
+        return Policy(
+            permissions=self._permissions,
+            version=self.version,
+            blocklists=self.blocklists,
+            limits=Looking(self._limits),
+        )
 
     def give_back(self, transaction_id: int, *, left_minor: int = -1) -> None:
         """Undo what a transaction took of limits; once, and without effect for any other."""

@@ -254,3 +254,24 @@ class Limits:
         self._takings[transaction_id] = (amount_minor, tuple(counters))
         if len(self._takings) > self._takings_max:
             self._takings.popitem(last=False)
+
+
+class Looking(Limits):
+    """The counters of others, to be asked and not taken from."""
+
+    def __init__(self, counted: Limits) -> None:
+        super().__init__()
+        self._counted = counted
+
+    def take(self, rules: Sequence[LimitRule], use: Use, *, now_ms: int) -> OverLimit | None:
+        """The limit that would stand against it, or None; nothing is taken."""
+        for rule in rules:
+            subject = use.subjects[rule.per]
+            if not subject or (rule.currency and rule.currency != use.currency):
+                continue
+            count, amount_minor = self._counted.used(rule, subject, now_ms=now_ms)
+            if 0 <= rule.amount_max_minor < amount_minor + use.amount_minor:
+                return OverLimit(Reason.AMOUNT_LIMIT, rule.rule)
+            if 0 <= rule.count_max <= count:
+                return OverLimit(Reason.COUNT_LIMIT, rule.rule)
+        return None

@@ -105,6 +105,10 @@ class Gate:
             return Blocked(Reason.NOT_ACTIVE, device.state)
         return self._device(device, device.merchant_id)
 
+    def would_keep_out(self, device: Device, merchant_id: str, address: str) -> Blocked | None:
+        """Whether a message of a device would be kept out; for people, and told to nobody."""
+        return self._address(address) or self._device(device, merchant_id)
+
     # --- by what --------------------------------------------------------------------------------
 
     def _address(self, address: str) -> Blocked | None:
