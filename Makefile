@@ -11,7 +11,7 @@ ACQUIRER ?=
 SEEDS ?= 500
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format simulate demo chaos chaos-faults chaos-long failover bench bench-setup bench-policy lock clean
+.PHONY: help run test check format simulate demo chaos chaos-faults chaos-long failover bench bench-setup bench-policy bench-codec conformance lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ check: $(VENV)/.dev ## Format, lint, types and import rules; changes nothing.
 format: $(VENV)/.dev ## Format the code and mend what the linter can.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+conformance: $(VENV)/.dev ## Read and write back the messages that others published; prints a table.
+	@$(BIN)/python -m tests.conformance
 
 simulate: $(VENV)/.dev ## Crash, cut and repeat in virtual time, SEEDS=500 times; a seed that fails is named.
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
@@ -58,6 +61,9 @@ bench: $(VENV)/.runtime ## Measure the gateway with isoload, if that is there.
 
 bench-policy: $(VENV)/.runtime ## Load a million blocked cards and 100,000 BIN ranges, and ask for some.
 	@$(BIN)/python -m loadtest.bench_policy
+
+bench-codec: $(VENV)/.runtime ## Time decode and encode of a purchase, by pyiso8583 and compiled.
+	@$(BIN)/python -m loadtest.bench_codec
 
 lock: ## Pin and hash the requirements anew (needs uv).
 	for set in runtime dev; do \

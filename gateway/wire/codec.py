@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from binascii import a2b_hex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -12,7 +12,7 @@ import iso8583
 from gateway.errors import EncodeError, ParseError
 from gateway.wire.dialect import Dialect
 from gateway.wire.layout import Compiler, Reader, Write
-from gateway.wire.message import STAN, Message
+from gateway.wire.message import NO_PADS, STAN, Message
 
 # Bitmaps come from peers: at this many layouts all are dropped and learnt again.
 _LAYOUTS_MAX = 1_024
@@ -35,6 +35,7 @@ class Codec:
         "_has_second",
         "_mti_bytes",
         "_mti_text",
+        "_other_pads",
         "_readers",
         "_spec",
         "_writers",
@@ -50,6 +51,12 @@ class Codec:
         self._bitmap_text = _text(dialect.spec["p"]["data_enc"])
         self._bitmap_bytes = 16 if self._bitmap_text else 8
         self._has_second = _announcing_bytes(self._bitmap_text)
+        # Which pads a field may have beside its own, and on which side its pad is.
+        self._other_pads = {
+            number: (keys["other_pads"], "left_pad" if "left_pad" in keys else "right_pad")
+            for number, keys in dialect.spec.items()
+            if keys.get("other_pads")
+        }
         # By the bytes of the bitmaps: how far the head goes, the fields, and their reader.
         self._readers: dict[bytes, tuple[int, tuple[int, ...], Reader]] = {}
         # By the fields, in the order of the message's dict: its values in the order of the wire,
@@ -67,14 +74,15 @@ class Codec:
             if self._has_second[body[first]]:
                 end += self._bitmap_bytes
             start, numbers, reader = self._readers[body[first:end]]
-            values = reader.read(body, start)
+            pads: dict[int, str] = {}
+            values = reader.read(body, start, pads)
             head = body[:first]
             mti = head.decode(self._mti_text) if self._mti_text else head.hex().upper()
         except (ValueError, LookupError):
             pass  # Left before the reference is asked: as a context it would carry card data on.
         else:
             # Of one length by the layout's making; to check it would cost a twentieth of it all.
-            return Message(mti, dict(zip(numbers, values, strict=False)), body)
+            return Message(mti, dict(zip(numbers, values, strict=False)), body, pads or NO_PADS)
         message = self.reference_decode(body)
         self._learn_to_read(body)
         return message
@@ -82,6 +90,8 @@ class Codec:
     def encode(self, message: Message) -> bytes:
         """The body of a message. Raises EncodeError where the dialect cannot write it."""
         mti, fields = message.mti, message.fields
+        if message.pads and self._other_pads:
+            return self.reference_encode(message)
         try:
             values, bitmaps, write = self._writers[tuple(fields)]
             head = mti.encode(self._mti_text) if self._mti_text else a2b_hex(mti)
@@ -96,14 +106,25 @@ class Codec:
     # --- the reference -------------------------------------------------------------------------
 
     def reference_decode(self, body: bytes) -> Message:
-        """What `decode` returns or raises, by pyiso8583 alone."""
-        try:
-            decoded, _ = iso8583.decode(body, self._spec)
-        except iso8583.DecodeError as caught:
-            error = caught
-        else:
-            fields = {int(key): value for key, value in decoded.items() if _is_field(key)}
-            return Message(decoded["t"], fields, body)
+        """What `decode` returns or raises, by pyiso8583 alone.
+
+        That library knows one pad of each field. Where a dialect allows others, it is asked again
+        with the pad that the field has: at most once for every field.
+        """
+        spec, pads = self._spec, dict[int, str]()
+        while True:
+            try:
+                decoded, _ = iso8583.decode(body, spec)
+            except iso8583.DecodeError as caught:
+                error = caught
+            else:
+                fields = {int(key): value for key, value in decoded.items() if _is_field(key)}
+                return Message(decoded["t"], fields, body, pads or NO_PADS)
+            pad = self._other_pad(error)
+            if not pad or int(error.field) in pads:
+                break
+            pads[int(error.field)] = pad
+            spec = self._with_pads(spec, {int(error.field): pad})
         # Raised out here: as its context the library's error would carry the card data on.
         raise _parse_error(error, known=error.field in self.dialect.spec)
 
@@ -114,13 +135,34 @@ class Codec:
                 raise EncodeError("is not in the dialect", field=str(number))
         document = {"t": message.mti}
         document |= {str(number): value for number, value in message.fields.items()}
+        spec = self._with_pads(self._spec, message.pads) if message.pads else self._spec
         try:
-            body, _ = iso8583.encode(document, self._spec)
+            body, _ = iso8583.encode(document, spec)
         except iso8583.EncodeError as caught:
             error = caught
         else:
             return bytes(body)
         raise EncodeError(error.msg, field=error.field)
+
+    def _other_pad(self, error: iso8583.DecodeError) -> str:
+        """The pad that the field which could not be read has, if the dialect allows it."""
+        if error.field not in self._other_pads:
+            return ""
+        pads, side = self._other_pads[error.field]
+        digits = error.doc_enc[error.field]["data"].hex().upper()
+        pad = digits[:1] if side == "left_pad" else digits[-1:]
+        return pad if pad and pad in pads else ""
+
+    def _with_pads(
+        self, spec: dict[str, dict[str, Any]], pads: Mapping[int, str]
+    ) -> dict[str, dict[str, Any]]:
+        """The spec with these pads instead of the fields' own, as far as the dialect has them."""
+        changed = {}
+        for number, pad in pads.items():
+            allowed, side = self._other_pads.get(str(number), ("", ""))
+            if pad and pad in allowed:
+                changed[str(number)] = spec[str(number)] | {side: pad}
+        return spec | changed
 
     # --- learning ------------------------------------------------------------------------------
 

@@ -18,13 +18,29 @@ from gateway.wire.dialect_rules import (
     Raw,
     check_defaults,
     check_field,
+    check_frame,
     check_shape,
     check_text_encoding,
+    laid_over,
     sound_fields,
+    sound_types,
     with_defaults,
 )
+from gateway.wire.framing import FramingSpec
 
-SHIPPED = ("iso87_ascii", "iso87_ascii_binbitmap")
+SHIPPED = (
+    "iso87_ascii",
+    "iso87_ascii_binbitmap",
+    "iso87_bcd",
+    "iso87_ebcdic",
+    "iso93_ascii",
+    "iso93_ascii_binbitmap",
+    "iso93_bcd",
+    "iso93_ebcdic",
+    "unionpay_pos",
+    "cups_h2h",
+    "visa_like",
+)
 
 Spec = dict[str, dict[str, Any]]
 
@@ -64,8 +80,10 @@ class FieldInfo:
 class Dialect:
     """How the messages of one link are written.
 
-    `spec` is pyiso8583's, with fields 2..128 as far as the dialect has them; `sha256` changes
-    exactly when the bytes that it writes could.
+    `spec` is pyiso8583's, with fields 2..128 as far as the dialect has them; in it `other_pads`,
+    which that library does not know, are the pads of an odd field that are read beside its own.
+    `frame` is how such messages are usually framed: a hint, as the settings of a link decide.
+    `sha256` changes exactly when the bytes that it writes could.
     """
 
     name: str
@@ -73,6 +91,8 @@ class Dialect:
     spec: Spec
     fields: Mapping[int, FieldInfo]
     sha256: str
+    frame: FramingSpec
+    extends: str
 
 
 def shipped_dialects() -> dict[str, Dialect]:
@@ -181,13 +201,15 @@ def _merged(file: _File, by_name: Mapping[str, _File]) -> Raw | None:
         chain.append(by_name[base])
         if chain[-1].findings:
             return None
-    merged: Raw = {"mti": {}, "bitmap": {}, "defaults": {}, "fields": {}}
+    merged: Raw = {"frame": {}, "mti": {}, "bitmap": {}, "defaults": {}, "types": {}, "fields": {}}
     for link in reversed(chain):
-        for table in ("mti", "bitmap", "defaults"):
+        for table in ("frame", "mti", "bitmap", "defaults"):
             content = link.tables.get(table)
             merged[table] |= content if isinstance(content, dict) else {}
+        for kind, keys in sound_types(link.tables).items():
+            merged["types"][kind] = laid_over(merged["types"].get(kind, {}), keys)
         for number, keys in sound_fields(link.tables).items():
-            merged["fields"][number] = merged["fields"].get(number, {}) | keys
+            merged["fields"][number] = laid_over(merged["fields"].get(number, {}), keys)
     return merged
 
 
@@ -202,9 +224,17 @@ def _dialect(file: _File, merged: Raw) -> Dialect:
         spec[key] = _fixed(encoding, characters // 2 if encoding == "b" else characters, title)
     defaults, found = check_defaults(merged["defaults"])
     _take(file, found)
+    types = {}
+    for kind, own in merged["types"].items():
+        types[kind], found = check_defaults(own, f"types.{kind}")
+        _take(file, found)
+    frame, found = check_frame(merged["frame"])
+    _take(file, found)
     fields = {}
     for number in sorted(merged["fields"], key=int):
-        keys = with_defaults(merged["fields"][number], defaults)
+        own = merged["fields"][number]
+        of_type = types.get(own["type"], {}) if isinstance(own.get("type"), str) else {}
+        keys = with_defaults(own, laid_over(defaults, of_type))
         written, problems = check_field(keys)
         _take(file, [(f"fields.{number}.{path}", text) for path, text in problems])
         if written is not None:
@@ -214,7 +244,15 @@ def _dialect(file: _File, merged: Raw) -> Dialect:
     if not fields and not file.findings:
         file.found("fields", "has no field; give at least one, or extend a dialect")
     title = str(file.tables.get("title", ""))
-    return Dialect(file.name, title, spec, fields, _fingerprint(spec))
+    return Dialect(
+        name=file.name,
+        title=title,
+        spec=spec,
+        fields=fields,
+        sha256=_fingerprint(spec),
+        frame=FramingSpec(**frame),
+        extends=str(file.tables.get("extends", "")),
+    )
 
 
 def _fixed(encoding: Any, length: int, title: str) -> dict[str, Any]:

@@ -11,8 +11,12 @@ Found = tuple[str, str]  # path, and what is wrong there and what would be right
 
 FIELD_TYPES: Final = ("a", "n", "s", "an", "as", "ns", "anp", "ans", "b", "z", "x+n")
 
-_TABLES: Final = ("mti", "bitmap", "defaults", "fields")
-_DEFAULT_KEYS: Final = ("data_enc", "len_enc", "len_count", "left_pad", "right_pad")
+_TABLES: Final = ("frame", "mti", "bitmap", "defaults", "types", "fields")
+_PADS: Final = ("left_pad", "right_pad", "other_pads")
+_DEFAULT_KEYS: Final = ("data_enc", "len_enc", "len_count", *_PADS)
+_FRAME_KEYS: Final = ("length", "length_includes_itself", "tpdu", "header_bytes")
+_LENGTHS: Final = ("binary2", "ascii4", "bcd2")
+_HEADER_MAX: Final = 255
 _FIELD_KEYS: Final = ("name", "type", "len", "max", "len_type", *_DEFAULT_KEYS)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 _VARIABLE: Final = re.compile(r"(L{1,6})VAR")
@@ -51,10 +55,57 @@ def check_shape(tables: Raw) -> list[Found]:
             found.append((table, f"is not a table; write [{table}] and its keys below"))
         elif table == "fields":
             found += _field_shapes(content)
+        elif table == "types":
+            found += _type_shapes(content)
         else:
-            keys = _DEFAULT_KEYS if table == "defaults" else ("data_enc",)
+            keys = {"defaults": _DEFAULT_KEYS, "frame": _FRAME_KEYS}.get(table, ("data_enc",))
             found += [(f"{table}.{key}", _unknown(key, keys)) for key in content if key not in keys]
     return found
+
+
+def _type_shapes(types: Raw) -> list[Found]:
+    found: list[Found] = []
+    for name, keys in types.items():
+        path = f"types.{name}"
+        if name not in FIELD_TYPES:
+            found.append((path, _unknown(name, FIELD_TYPES)))
+        elif not isinstance(keys, dict):
+            found.append((path, 'is not a table; write { data_enc = "b" }'))
+        else:
+            found += [
+                (f"{path}.{key}", _unknown(key, _DEFAULT_KEYS))
+                for key in keys
+                if key not in _DEFAULT_KEYS
+            ]
+    return found
+
+
+def sound_types(tables: Raw) -> dict[str, Raw]:
+    """What a file says of whole types of fields, less what is no table."""
+    types = tables.get("types")
+    if not isinstance(types, dict):
+        return {}
+    return {name: keys for name, keys in types.items() if isinstance(keys, dict)}
+
+
+def check_frame(frame: Raw) -> tuple[Raw, list[Found]]:
+    """The usual framing of a dialect, and what is wrong in it; what is wrong is left out."""
+    sound: Raw = {key: value for key, value in frame.items() if key in _FRAME_KEYS}
+    found: list[Found] = []
+    if "length" in sound and sound["length"] not in _LENGTHS:
+        known = ", ".join(_LENGTHS)
+        text = f"{_shown(sound.pop('length'))} is no length; the lengths are {known}"
+        found.append(("frame.length", text))
+    found += [
+        (f"frame.{key}", f"{_shown(sound.pop(key))} is not true or false")
+        for key in ("length_includes_itself", "tpdu")
+        if key in sound and not isinstance(sound[key], bool)
+    ]
+    size = sound.get("header_bytes", 0)
+    if not _whole(size) or not 0 <= size <= _HEADER_MAX:
+        text = f"{_shown(sound.pop('header_bytes'))} is no size; give 0 to {_HEADER_MAX}"
+        found.append(("frame.header_bytes", text))
+    return sound, found
 
 
 def _field_shapes(fields: Raw) -> list[Found]:
@@ -85,8 +136,8 @@ def sound_fields(tables: Raw) -> dict[str, Raw]:
     return {number: keys for number, keys in fields.items() if f"fields.{number}" not in wrong}
 
 
-def check_defaults(defaults: Raw) -> tuple[Raw, list[Found]]:
-    """The defaults, and what is wrong in them; what is wrong is made harmless.
+def check_defaults(defaults: Raw, table: str = "defaults") -> tuple[Raw, list[Found]]:
+    """The defaults, of all fields or of a type, and what is wrong; what is wrong is made harmless.
 
     So a mistake in a default is found once, and not once more in every field.
     """
@@ -94,15 +145,24 @@ def check_defaults(defaults: Raw) -> tuple[Raw, list[Found]]:
     for key in ("data_enc", "len_enc"):
         if key in defaults and not (key == "len_enc" and defaults[key] == "bcd"):
             problems = check_text_encoding(defaults[key], data=key == "data_enc")
-            found += [(f"defaults.{key}", text) for text in problems]
+            found += [(f"{table}.{key}", text) for text in problems]
             if problems:
                 sound[key] = "ascii"
     if sound.get("len_count", "bytes") not in _COUNTS:
-        found.append(("defaults.len_count", _not_a_count(sound.pop("len_count"))))
+        found.append((f"{table}.len_count", _not_a_count(sound.pop("len_count"))))
     for pad in ("left_pad", "right_pad"):
         if pad in sound and not _is_pad(sound[pad]):
-            found.append((f"defaults.{pad}", _not_a_pad(sound.pop(pad))))
+            found.append((f"{table}.{pad}", _not_a_pad(sound.pop(pad))))
+    if "other_pads" in sound and not _are_pads(sound["other_pads"]):
+        found.append((f"{table}.other_pads", _not_pads(sound.pop("other_pads"))))
     return sound, found
+
+
+def laid_over(base: Raw, keys: Raw) -> Raw:
+    """Keys over those of a base; a pad on one side replaces the base's on the other."""
+    if "left_pad" in keys or "right_pad" in keys:
+        base = {key: base[key] for key in base if key not in ("left_pad", "right_pad")}
+    return base | keys
 
 
 def with_defaults(keys: Raw, defaults: Raw) -> Raw:
@@ -110,11 +170,11 @@ def with_defaults(keys: Raw, defaults: Raw) -> Raw:
     merged = defaults | keys
     if merged.get("data_enc") != "b" and "len_count" not in keys:
         merged.pop("len_count", None)
+    packed = merged.get("len_count") == "nibbles"
     own_pad = "left_pad" in keys or "right_pad" in keys
-    if own_pad or merged.get("len_count") != "nibbles":
-        for pad in ("left_pad", "right_pad"):
-            if pad not in keys:
-                merged.pop(pad, None)
+    for pad in _PADS:
+        if pad not in keys and (not packed or (own_pad and pad != "other_pads")):
+            merged.pop(pad, None)
     return merged
 
 
@@ -141,7 +201,7 @@ def check_field(keys: Raw) -> tuple[Raw | None, list[Found]]:
     if found:
         return None, found
     written = {"data_enc": data_enc, "len_enc": len_enc, **size, "len_count": count}
-    written |= {pad: keys[pad] for pad in ("left_pad", "right_pad") if pad in keys}
+    written |= {pad: keys[pad] for pad in _PADS if pad in keys}
     return written | {"desc": keys.get("name", "")}, found
 
 
@@ -211,6 +271,11 @@ def _pads(keys: Raw, *, fixed: bool) -> list[Found]:
             found.append((pad, _not_a_pad(value)))
         elif not nibbles:
             found.append((pad, "only what is counted in nibbles is padded; drop it or len_count"))
+    if "other_pads" in keys:
+        if not _are_pads(keys["other_pads"]):
+            found.append(("other_pads", _not_pads(keys["other_pads"])))
+        elif not pads:
+            found.append(("other_pads", "says which pads are read too; give left_pad or right_pad"))
     if len(pads) == 2:
         found.append(("right_pad", "left_pad is given too; leave one of them out"))
     longest = keys.get("max")
@@ -224,6 +289,14 @@ def _pads(keys: Raw, *, fixed: bool) -> list[Found]:
 def _is_pad(value: object) -> bool:
     # Decoded values are upper case: a lower-case pad would never be found again.
     return isinstance(value, str) and len(value) == 1 and value in _HEX_DIGITS
+
+
+def _are_pads(value: object) -> bool:
+    return isinstance(value, str) and all(_is_pad(pad) for pad in value)
+
+
+def _not_pads(value: object) -> str:
+    return f'{_shown(value)} are no pads; write them together, "F" or "0F"'
 
 
 def _not_a_pad(value: object) -> str:

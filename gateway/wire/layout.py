@@ -16,8 +16,10 @@ from typing import Any, Protocol
 Keys = dict[str, Any]
 _Name = tuple[str, int, int]  # what a table of length prefixes depends on
 Cut = Callable[[str], tuple[str, ...]]
-# Reads from a body at a position, appends the values, returns the position after them.
-Step = Callable[[bytes, int, list[str]], int]
+# Reads from a body at a position, appends the values, returns the position after them. A pad that
+# is not the field's first choice is noted by its number in the last argument.
+Pads = dict[int, str]
+Step = Callable[[bytes, int, list[str], Pads], int]
 # Values of neighbouring fields to their bytes.
 Write = Callable[[list[str]], bytes]
 
@@ -31,8 +33,11 @@ _TABLE_MAX = 9_999
 class Reader(Protocol):
     """Reads the fields of one layout."""
 
-    def read(self, body: bytes, start: int) -> list[str]:
-        """The values of all fields, from `start` to exactly the end of the body."""
+    def read(self, body: bytes, start: int, pads: Pads) -> list[str]:
+        """The values of all fields, from `start` to exactly the end of the body.
+
+        Unusual pads are added to `pads`, by field.
+        """
         ...
 
 
@@ -56,14 +61,14 @@ class Compiler:
         if encoding:
             return _TextReader(self._text_steps(fields, encoding), encoding)
         steps: list[Step] = []
-        for kind, group in groupby(fields, _run_kind):
+        for kind, group in groupby(zip(numbers, fields, strict=True), lambda f: _run_kind(f[1])):
             run = list(group)
             if kind is None:
-                steps += map(self._variable_step, run)
+                steps += [self._variable_step(number, keys) for number, keys in run]
             elif kind == "odd":
-                steps += map(_odd_step, run)
+                steps += [_odd_step(number, keys) for number, keys in run]
             else:
-                steps.append(_fixed_step(run, kind))
+                steps.append(_fixed_step([keys for _, keys in run], kind))
         return _StepReader(tuple(steps))
 
     def writer(self, numbers: Sequence[int]) -> Write | None:
@@ -146,18 +151,19 @@ class Compiler:
 
     # --- all others ----------------------------------------------------------------------------
 
-    def _variable_step(self, keys: Keys) -> Step:
+    def _variable_step(self, number: int, keys: Keys) -> Step:
         counts: dict[bytes, int] = self._byte_table(keys)[1]
         width: int = keys["len_type"]
         nibbles = keys.get("len_count") == "nibbles"
-        unpack = _unpacker(keys)
+        if nibbles:
+            return _packed_step(number, keys, counts)
+        encoding = keys["data_enc"]
 
-        def step(body: bytes, position: int, values: list[str]) -> int:
+        def step(body: bytes, position: int, values: list[str], _pads: Pads) -> int:
             start = position + width
-            count = counts[body[position:start]]
-            end = start + ((count + 1) // 2 if nibbles else count)
-            # A zero length is never unpacked: there is no pad to take off.
-            values.append(unpack(body[start:end], count) if count else "")
+            end = start + counts[body[position:start]]
+            data = body[start:end]
+            values.append(data.hex().upper() if encoding == "b" else data.decode(encoding))
             return end
 
         return step
@@ -199,7 +205,7 @@ class _TextReader:
         self._steps = steps
         self._encoding = encoding
 
-    def read(self, body: bytes, start: int) -> list[str]:
+    def read(self, body: bytes, start: int, pads: Pads) -> list[str]:
         text = body[start:].decode(self._encoding)
         values: list[str] = []
         position = 0
@@ -226,11 +232,11 @@ class _StepReader:
     def __init__(self, steps: tuple[Step, ...]) -> None:
         self._steps = steps
 
-    def read(self, body: bytes, start: int) -> list[str]:
+    def read(self, body: bytes, start: int, pads: Pads) -> list[str]:
         values: list[str] = []
         position = start
         for step in self._steps:
-            position = step(body, position, values)
+            position = step(body, position, values, pads)
         if position != len(body):
             raise ValueError
         return values
@@ -250,14 +256,14 @@ def _fixed_step(run: list[Keys], encoding: str) -> Step:
     if encoding == "b":
         cut_hex = _cut([2 * each for each in widths])
 
-        def step(body: bytes, position: int, values: list[str]) -> int:
+        def step(body: bytes, position: int, values: list[str], _pads: Pads) -> int:
             end = position + width
             values += cut_hex(body[position:end].hex().upper())
             return end
     else:
         cut = _cut(widths)
 
-        def step(body: bytes, position: int, values: list[str]) -> int:
+        def step(body: bytes, position: int, values: list[str], _pads: Pads) -> int:
             end = position + width
             values += cut(body[position:end].decode(encoding))
             return end
@@ -265,39 +271,44 @@ def _fixed_step(run: list[Keys], encoding: str) -> Step:
     return step
 
 
-def _odd_step(keys: Keys) -> Step:
+def _odd_step(number: int, keys: Keys) -> Step:
     """A fixed field that is not simply cut: an odd count of nibbles, or an unusual encoding."""
-    width, count = _bytes_of(keys), keys["max_len"]
-    unpack = _unpacker(keys)
+    encoding = keys["data_enc"]
+    if encoding == "b":
+        return _packed_step(number, keys, None)
+    width = _bytes_of(keys)
 
-    def step(body: bytes, position: int, values: list[str]) -> int:
+    def step(body: bytes, position: int, values: list[str], _pads: Pads) -> int:
         end = position + width
-        values.append(unpack(body[position:end], count))
+        values.append(body[position:end].decode(encoding))
         return end
 
     return step
 
 
-def _unpacker(keys: Keys) -> Callable[[bytes, int], str]:
-    """Bytes of one field, and their count in its own unit, to its value."""
-    encoding = keys["data_enc"]
-    if encoding != "b":
-        return lambda data, _count: data.decode(encoding)
-    if keys.get("len_count") != "nibbles":
-        return lambda data, _count: data.hex().upper()
+def _packed_step(number: int, keys: Keys, counts: dict[bytes, int] | None) -> Step:
+    """A field counted in nibbles, of which an odd count has a pad; `counts` where it varies."""
+    width: int = keys["len_type"]
+    fixed: int = keys["max_len"]
     left, right = _pads(keys)
+    others = keys.get("other_pads", "")
 
-    def unpack(data: bytes, count: int) -> str:
-        digits = data.hex().upper()
-        if not count & 1:
-            return digits
-        if left and digits[:1] == left:
-            return digits[1:]
-        if right and digits[-1:] == right:
-            return digits[:-1]
-        raise ValueError
+    def step(body: bytes, position: int, values: list[str], pads: Pads) -> int:
+        start = position + width
+        count = fixed if counts is None else counts[body[position:start]]
+        end = start + (count + 1) // 2
+        digits = body[start:end].hex().upper()
+        if count & 1:
+            pad = digits[:1] if left else digits[-1:]
+            if pad != (left or right):
+                if not pad or pad not in others:
+                    raise ValueError
+                pads[number] = pad
+            digits = digits[1:] if left else digits[:-1]
+        values.append(digits)
+        return end
 
-    return unpack
+    return step
 
 
 def _cut(widths: list[int]) -> Cut:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from types import MappingProxyType
 
 PAN = 2
 PROCESSING_CODE = 3
@@ -97,20 +98,32 @@ FOLLOWING_KINDS = frozenset(
 )
 
 
+NO_PADS: Mapping[int, str] = MappingProxyType({})
+
+
 class Message:
     """The message type and the fields of one ISO 8583 message, as text.
 
     Values are those of pyiso8583's decoded form: text fields as they read, binary fields as
     upper-case hex. `raw` is the body exactly as it was received (empty for a message made here);
-    a MAC is checked over it. A message is a value: what changes it makes a new one.
+    a MAC is checked over it. `pads` holds, by field, a pad that was read and is not the dialect's
+    first choice: written again, such a field ends as it came. A message is a value: what changes it
+    makes a new one.
     """
 
-    __slots__ = ("fields", "mti", "raw")
+    __slots__ = ("fields", "mti", "pads", "raw")
 
-    def __init__(self, mti: str, fields: dict[int, str], raw: bytes = b"") -> None:
+    def __init__(
+        self,
+        mti: str,
+        fields: dict[int, str],
+        raw: bytes = b"",
+        pads: Mapping[int, str] = NO_PADS,
+    ) -> None:
         self.mti = mti
         self.fields = fields
         self.raw = raw
+        self.pads = pads
 
     def get(self, number: int, default: str = "") -> str:
         """The value of a field, or `default` where it is absent."""
@@ -170,12 +183,13 @@ class Message:
 
     def changed(self, changes: Mapping[int, str], *, mti: str | None = None) -> Message:
         """A new message with some values set and, if given, another MTI."""
-        return Message(self.mti if mti is None else mti, {**self.fields, **changes})
+        return Message(self.mti if mti is None else mti, {**self.fields, **changes}, pads=self.pads)
 
     def without(self, numbers: Iterable[int]) -> Message:
         """A new message that lacks the fields named."""
         drop = set(numbers)
-        return Message(self.mti, {n: v for n, v in self.fields.items() if n not in drop})
+        fields = {n: v for n, v in self.fields.items() if n not in drop}
+        return Message(self.mti, fields, pads=self.pads)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Message) and self.mti == other.mti and self.fields == other.fields

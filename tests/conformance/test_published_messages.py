@@ -2,79 +2,62 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gateway.wire.codec import Codec
-from gateway.wire.dialect import SHIPPED, load_dialect, shipped_dialects
+from gateway.errors import ParseError
 from gateway.wire.framing import FrameReader, FramingSpec, encode_frame
-
-# The records belong to their sources: they are read in place, never copied here.
-RECORDS = Path(__file__).resolve().parents[3] / "shared" / "domain" / "messages.jsonl"
+from tests.conformance.published import RECORDS, Record, codec_of, outcome, records
 
 pytestmark = pytest.mark.skipif(
     not RECORDS.is_file(), reason="the folder of published messages is not beside this checkout"
 )
 
 
-def records() -> list[Any]:
-    if not RECORDS.is_file():
-        return []
-    lines = map(json.loads, RECORDS.read_text(encoding="utf-8").splitlines())
-    return [record for record in lines if record["kind"] == "good" and record["dialect"] in SHIPPED]
+def of_kind(kind: str) -> list[Record]:
+    return [record for record in records() if record.kind == kind]
 
 
-def codec_of(record: Any, folder: Path) -> Codec:
-    """The record's dialect; where it deviates, one that extends it accordingly."""
-    lines = []
-    for number, deviation in record["overrides"].items():
-        keys = {key: deviation[key] for key in ("type", "max", "len") if key in deviation}
-        if deviation.get("data_enc") in ("binary", "bcd"):
-            keys["data_enc"] = "b"
-        if deviation.get("unit") == "digits":
-            keys["len_count"] = "nibbles"
-        if deviation.get("odd") == "left0":
-            keys["left_pad"] = "0"
-        if keys:
-            table = ", ".join(f"{key} = {json.dumps(value)}" for key, value in keys.items())
-            lines.append(f"{number} = {{ {table} }}")
-    if not lines:
-        return Codec(shipped_dialects()[record["dialect"]])
-    file = folder / "deviating.toml"
-    # One source wrote letters beyond ASCII; latin-1 reads ASCII the same.
-    text = (
-        f'name = "deviating"\nextends = "{record["dialect"]}"\n[defaults]\ndata_enc = "latin-1"\n'
-    )
-    file.write_text(text + "[fields]\n" + "\n".join(lines) + "\n", encoding="utf-8")
-    return Codec(load_dialect(file))
-
-
-@pytest.mark.parametrize("record", records(), ids=lambda record: record["id"])
-def test_reads_as_stated_and_writes_the_same_bytes(record: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("record", of_kind("good"), ids=lambda record: record.id)
+def test_reads_as_stated_and_writes_the_same_bytes(record: Record, tmp_path: Path) -> None:
     codec = codec_of(record, tmp_path)
-    wire = bytes.fromhex(record["hex"])
-    body = wire[record["frame_prefix_bytes"] + record["header_bytes"] :]
-    expected = {key: value for key, value in record["expected"].items() if key.isdigit()}
     for _ in range(2):  # by the reference, then by the layout that it learnt
-        message = codec.decode(body)
-        assert message.mti == record["expected"].get("t", message.mti)
+        message = codec.decode(record.body)
+        assert message.mti == record.expected.get("t", message.mti)
         values = {str(number): value for number, value in message.fields.items()}
-        assert {key: values.get(key) for key in expected if key != "1"} == {
-            key: value for key, value in expected.items() if key != "1"
-        }
-        assert codec.encode(message) == body
+        stated = {key: value for key, value in record.expected.items() if key in values}
+        assert stated == record.stated_fields
+        assert {key: values[key] for key in stated} == stated
+        assert codec.encode(message) == record.body
+        assert codec.encode(message.changed({})) == record.body
+    assert codec.reference_decode(record.body) == message
+
+
+@pytest.mark.parametrize("record", of_kind("negative"), ids=lambda record: record.id)
+def test_what_cannot_be_read_is_refused_with_field_and_position(
+    record: Record, tmp_path: Path
+) -> None:
+    codec = codec_of(record, tmp_path)
+    with pytest.raises(ParseError) as caught:
+        codec.decode(record.body)
+    assert caught.value.field.isdigit()
+    assert 0 < caught.value.position <= len(record.body)
+    assert f"field {caught.value.field}, byte {caught.value.position}" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "record",
-    [record for record in records() if record["frame_prefix_bytes"] == 2],
-    ids=lambda record: record["id"],
+    # Others were published without a length, or with one that does not fit.
+    [record for record in of_kind("good") if record.prefix_bytes == 2 and record.length_holds],
+    ids=lambda record: record.id,
 )
-def test_whole_frames_are_cut_and_made_again(record: Any) -> None:
-    spec = FramingSpec(header_bytes=record["header_bytes"])
-    wire = bytes.fromhex(record["hex"])
-    (frame,) = FrameReader(spec).feed(wire)
-    assert encode_frame(spec, frame.body, header=frame.header) == wire
+def test_whole_frames_are_cut_and_made_again(record: Record) -> None:
+    spec = FramingSpec(header_bytes=record.header_bytes)
+    (frame,) = FrameReader(spec).feed(record.wire)
+    assert encode_frame(spec, frame.body, header=frame.header) == record.wire
+
+
+def test_the_table_says_of_each_what_became_of_it(tmp_path: Path) -> None:
+    outcomes = [outcome(record, tmp_path) for record in records()]
+    assert [result.as_it_should for result in outcomes] == [True] * len(outcomes)

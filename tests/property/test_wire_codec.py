@@ -110,7 +110,7 @@ def decoded(codec: Codec, body: bytes, *, reference: bool) -> tuple[object, ...]
         message = codec.reference_decode(body) if reference else codec.decode(body)
     except ParseError as error:
         return (error.reason, error.field, error.position, error.mti, error.stan, str(error))
-    return (message.mti, list(message.fields.items()), message.raw)
+    return (message.mti, list(message.fields.items()), message.raw, dict(message.pads))
 
 
 def encoded(codec: Codec, message: Message, *, reference: bool) -> object:
@@ -143,6 +143,34 @@ def test_round_trip(codec: Codec, data: st.DataObject) -> None:
     reads_like_the_reference(codec, body)
     read = codec.decode(body)
     assert read == message
+    assert codec.encode(read) == body
+
+
+with_other_pads = {
+    name: codec
+    for name, codec in CODECS.items()
+    if any(keys.get("other_pads") for keys in codec.dialect.spec.values())
+}
+
+
+@pytest.mark.parametrize("codec", with_other_pads.values(), ids=with_other_pads)
+@unhurried
+@given(data=st.data())
+def test_any_pad_that_a_dialect_allows_comes_back(codec: Codec, data: st.DataObject) -> None:
+    message = data.draw(messages(codec.dialect))
+    pads = {
+        number: data.draw(st.sampled_from(keys["other_pads"]))
+        for number in message.fields
+        if (keys := codec.dialect.spec[str(number)]).get("other_pads")
+        and len(message.fields[number]) % 2
+        and data.draw(st.booleans())
+    }
+    body = codec.encode(Message(message.mti, message.fields, pads=pads))
+    assert (body == codec.encode(message)) is not bool(pads)
+    reads_like_the_reference(codec, body)
+    read = codec.decode(body)
+    assert read == message
+    assert dict(read.pads) == pads
     assert codec.encode(read) == body
 
 

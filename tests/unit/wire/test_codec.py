@@ -13,7 +13,7 @@ import pytest
 from gateway.errors import EncodeError, ParseError
 from gateway.wire import codec as codec_module
 from gateway.wire.codec import Codec
-from gateway.wire.dialect import SHIPPED, load_dialect, shipped_dialects
+from gateway.wire.dialect import load_dialect, shipped_dialects
 from gateway.wire.message import Message
 
 PAN = "4761739001010010"
@@ -42,7 +42,7 @@ def make(name: str = "iso87_ascii") -> Codec:
     return Codec(shipped_dialects()[name])
 
 
-@pytest.fixture(params=SHIPPED)
+@pytest.fixture(params=["iso87_ascii", "iso87_ascii_binbitmap"])
 def codec(request: pytest.FixtureRequest) -> Codec:
     return make(request.param)
 
@@ -280,3 +280,55 @@ def test_lengths_are_bytes_where_letters_take_more(tmp_path: Path) -> None:
             assert codec.decode(body) == message
     with pytest.raises(EncodeError):
         codec.encode(Message("0200", {41: "é" * 8, 42: "é" * 15}))
+
+
+TRACK_2 = "6258090000000751D200520100000000000000"[:37]
+
+
+def test_either_pad_is_read_and_written_again() -> None:
+    codec = make("unionpay_pos")
+    message = Message("0200", {2: "6258090000000000751", 11: "000001", 35: TRACK_2})
+    zero = codec.encode(message)
+    packed = bytes.fromhex(TRACK_2 + "0")
+    assert zero.endswith(packed)
+    other = zero.removesuffix(packed) + bytes.fromhex(TRACK_2 + "F")
+    for _ in range(2):  # by the reference, then by the layout that it learnt
+        assert not codec.decode(zero).pads
+        read = codec.decode(other)
+        assert read == message
+        assert dict(read.pads) == {35: "F"}
+        assert codec.encode(read) == other
+        # It stays with the message as it goes through the gateway, and out of other dialects.
+        onward = read.changed({11: "000002"}).without([2])
+        assert codec.encode(onward).endswith(b"\x0f")
+        assert make().encode(onward).endswith(TRACK_2.encode())
+    wrong = zero[:-1] + bytes.fromhex("0A")
+    for _ in range(2):
+        with pytest.raises(ParseError) as caught:
+            codec.decode(wrong)
+        assert (caught.value.field, caught.value.stan) == ("35", "000001")
+
+
+def test_pads_of_fixed_fields_have_a_side_each() -> None:
+    codec = make("unionpay_pos")
+    message = Message("0200", {22: "021", 23: "001"})
+    body = bytes.fromhex("0200" + "0000060000000000" + "0210" + "0001")
+    for _ in range(2):
+        assert codec.encode(message) == body
+        assert codec.decode(body) == message
+    both = body[:-4] + bytes.fromhex("021F" + "F001")
+    for _ in range(2):
+        read = codec.decode(both)
+        assert read == message
+        assert dict(read.pads) == {22: "F", 23: "F"}
+        assert codec.encode(read) == both
+
+
+def test_text_of_unionpay_may_be_chinese() -> None:
+    codec = make("unionpay_pos")
+    name = "\u58a8\u6587\u54f2" + " " * 34
+    message = Message("0810", {43: name, 56: "\u6210\u529f"})
+    for _ in range(2):
+        body = codec.encode(message)
+        assert codec.decode(body) == message
+    assert name.encode("gb18030") in body

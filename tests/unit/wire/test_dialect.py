@@ -36,7 +36,7 @@ def findings(*files: Path) -> list[str]:
 def test_shipped() -> None:
     dialects = shipped_dialects()
     assert tuple(dialects) == SHIPPED
-    text, binary = dialects.values()
+    text, binary = dialects["iso87_ascii"], dialects["iso87_ascii_binbitmap"]
     assert set(text.fields) == set(binary.fields) == set(range(2, 129)) - {65}
     assert text.spec["p"]["data_enc"] == text.spec["52"]["data_enc"] == "ascii"
     assert text.spec["52"]["max_len"] == text.spec["128"]["max_len"] == 16
@@ -272,3 +272,67 @@ def test_unreadable(tmp_path: Path) -> None:
         "binary.toml: is not UTF-8 at byte 8; save it as UTF-8",
         "absent.toml: cannot be read: No such file or directory; give a readable file",
     ]
+
+
+def test_types_say_how_all_fields_of_a_type_are_written(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        """
+        name = "packed"
+        extends = "iso87_ascii"
+        [defaults]
+        len_enc = "bcd"
+        [types]
+        n = { data_enc = "b", len_count = "nibbles", left_pad = "0", other_pads = "F" }
+        [fields]
+        2 = { right_pad = "0" }
+        49 = { data_enc = "ascii" }
+        """,
+    )
+    spec = load_dialect(file).spec
+    assert (spec["22"]["left_pad"], spec["22"]["other_pads"]) == ("0", "F")
+    assert (spec["2"]["right_pad"], spec["2"]["len_enc"]) == ("0", "bcd")
+    assert "left_pad" not in spec["2"]
+    assert spec["49"]["len_count"] == "bytes"
+    assert "other_pads" not in spec["49"]
+    assert spec["37"]["data_enc"] == "ascii"
+    # A dialect that extends it may put the pad on the other side.
+    other = write(
+        tmp_path, 'name = "o"\nextends = "packed"\nfields = { 2 = { left_pad = "0" } }\n', "o.toml"
+    )
+    extended = load_dialects([file, other])["o"].spec["2"]
+    assert extended["left_pad"] == "0"
+    assert "right_pad" not in extended
+
+
+def test_the_frame_is_inherited_and_no_part_of_the_fingerprint(tmp_path: Path) -> None:
+    base = shipped_dialects()["unionpay_pos"]
+    assert (base.frame.length, base.frame.tpdu, base.frame.header_bytes) == ("binary2", True, 6)
+    file = write(tmp_path, 'name = "o"\nextends = "unionpay_pos"\nframe = { header_bytes = 0 }\n')
+    own = load_dialect(file)
+    assert (own.frame.tpdu, own.frame.header_bytes) == (True, 0)
+    assert own.extends == "unionpay_pos"
+    assert own.sha256 == base.sha256
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ('[types]\nq = { data_enc = "b" }', 'own.toml:4: types.q: "q" is not known here'),
+        ("[types]\nn = 3", "own.toml:4: types.n: is not a table"),
+        ("[types]\nn = { max = 3 }", 'own.toml:4: types.n.max: "max" is not known here'),
+        ('[types]\nn = { data_enc = "bcd" }', 'own.toml:4: types.n.data_enc: "bcd" is no encoding'),
+        ('[types]\nn = { other_pads = "x" }', "own.toml:4: types.n.other_pads: 'x' are no pads"),
+        ('[frame]\nlength = "four"', "own.toml:4: frame.length: 'four' is no length"),
+        ("[frame]\ntpdu = 1", "own.toml:4: frame.tpdu: 1 is not true or false"),
+        ("[frame]\nheader_bytes = -1", "own.toml:4: frame.header_bytes: -1 is no size"),
+        (
+            '[fields]\n3 = { other_pads = "F", len_count = "nibbles", data_enc = "b" }',
+            "own.toml:4: fields.3.other_pads: says which pads are read too; give left_pad",
+        ),
+    ],
+)
+def test_mistakes_in_types_frame_and_pads(tmp_path: Path, lines: str, found: str) -> None:
+    file = write(tmp_path, f'name = "own"\nextends = "iso87_ascii"\n{lines}\n')
+    (text,) = findings(file)
+    assert text.startswith(found)
