@@ -176,6 +176,10 @@ class Policy:
         """Undo what a transaction took of limits; once, and without effect for any other."""
         self._limits.give_back(transaction_id, left_minor=left_minor)
 
+    def voided(self, original_id: int, *, by: int) -> None:
+        """Undo what a transaction took of limits, unless the void of it is undone itself."""
+        self._limits.voided(original_id, by=by)
+
     def keeps_advices(self, profile: str) -> bool:
         """Whether advices of these devices are answered 00 and sent later, if no upstream takes
         them now."""

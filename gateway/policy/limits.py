@@ -137,6 +137,8 @@ class Limits:
         # transaction_id -> the counters it was taken from, and its amount.
         self._takings: OrderedDict[int, tuple[int, tuple[_Counter, ...]]] = OrderedDict()
         self._takings_max = takings_max
+        # void -> what it undid, and what that had taken: to be taken again if it is undone itself.
+        self._voided: OrderedDict[int, tuple[int, int, tuple[_Counter, ...]]] = OrderedDict()
 
     @property
     def counters(self) -> int:
@@ -183,8 +185,10 @@ class Limits:
         """Undo what a transaction took: it was declined, not sent, reversed or voided.
 
         Once for each: whether this was that once. `left_minor` of a partial reversal stays taken,
-        and still counts as one. What was taken in a window that is over changes nothing.
+        and still counts as one. What was taken in a window that is over changes nothing. What a
+        void had given back is taken again where the void comes to nothing.
         """
+        self._unvoid(transaction_id, left_minor)
         taking = self._takings.pop(transaction_id, None)
         if taking is None:
             return False
@@ -195,6 +199,28 @@ class Limits:
             if left_minor < 0:
                 counter[0] -= 1
         return True
+
+    def voided(self, original_id: int, *, by: int) -> None:
+        """Give back what a transaction took, since another undid it."""
+        taking = self._takings.get(original_id)
+        if taking is not None and self.give_back(original_id):
+            self._voided[by] = (original_id, *taking)
+            if len(self._voided) > self._takings_max:
+                self._voided.popitem(last=False)
+
+    def _unvoid(self, void_id: int, left_minor: int) -> None:
+        """The void was undone, but for what a partial reversal of it left."""
+        voided = self._voided.pop(void_id, None)
+        if voided is None:
+            return
+        original_id, voided_minor, counters = voided
+        amount_minor = max(voided_minor - max(left_minor, 0), 0)
+        for counter in counters:
+            counter[0] += 1
+            counter[1] += amount_minor
+        self._takings[original_id] = (amount_minor, counters)
+        if len(self._takings) > self._takings_max:
+            self._takings.popitem(last=False)
 
     def restore(self, rules: Sequence[LimitRule], use: Use, *, taken_ms: int, now_ms: int) -> None:
         """Count what was taken before a restart, in the windows that are still open.

@@ -69,7 +69,7 @@ class Outcomes:
         if not approved:
             request.version.policy.give_back(transaction.transaction_id)
         elif request.kind in VOID_KINDS and code in upstream.settings.approving_codes:
-            request.version.policy.give_back(transaction.original_id)
+            request.version.policy.voided(transaction.original_id, by=transaction.transaction_id)
         self.log(request, transaction, upstream.name, code)
         return Reply(
             reply,

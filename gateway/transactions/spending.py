@@ -71,4 +71,4 @@ def _count(
     if one.state in _GIVEN_BACK:
         policy.give_back(one.transaction_id, left_minor=one.left_minor)
     if answered and one.kind in VOID_KINDS and one.response_code in approving:
-        policy.give_back(one.original_id)
+        policy.voided(one.original_id, by=one.transaction_id)

@@ -17,6 +17,7 @@ from gateway.store.store import State
 from gateway.transactions.spending import count_again
 from gateway.transactions.version import Version
 from gateway.upstreams.routing import Router
+from gateway.wire.message import Kind
 from tests.support.acquirer import silent, with_code
 from tests.support.fake_store import FakeStore
 from tests.support.rig import (
@@ -58,14 +59,18 @@ class Limited:
     async def counted_again(self) -> tuple[int, int]:
         """The same, by a node that starts now."""
         again = Limited(self.rig)
+        await again.count()
+        return again.used()
+
+    async def count(self) -> None:
+        """Count what the store has, as a node that starts."""
         await count_again(
             self.rig.store,
-            again.policy,
+            self.policy,
             profile_of=lambda _terminal_id: "retail",
             approving=lambda _upstream: ["00"],
             now_ms=self.rig.clock.wall_ms(),
         )
-        return again.used()
 
 
 @asynccontextmanager
@@ -176,3 +181,31 @@ async def test_many_are_counted_again_page_by_page(monkeypatch: pytest.MonkeyPat
         for stan in (1, 2):
             assert await made.rig.code(purchase(stan)) == "00"
         assert await made.counted_again() == (2, 2_000)
+
+
+async def test_a_void_that_is_reversed_has_what_it_undid_count_again() -> None:
+    async with limited() as made:
+        sale, void = purchase(1), void_of(purchase(1))
+        assert await made.rig.code(sale) == "00"
+        assert await made.rig.code(void) == "00"
+        assert made.used() == NOTHING
+        assert await made.rig.code(reversal_of(void)) == "00"
+        await trio.sleep(5)
+        assert made.rig.of_kind(Kind.VOID).state is State.REVERSED
+        assert made.used() == USED
+        # And it is given back once more where that is undone once more.
+        assert await made.rig.code(void_of(sale, 51)) == "00"
+        assert made.used() == await made.counted_again() == NOTHING
+
+
+async def test_so_it_does_after_a_restart() -> None:
+    async with limited() as made:
+        sale, void = purchase(1), void_of(purchase(1))
+        assert await made.rig.code(sale) == "00"
+        assert await made.rig.code(void) == "00"
+        assert await made.counted_again() == NOTHING
+        again = Limited(made.rig)
+        await again.count()
+        assert await made.rig.code(reversal_of(void)) == "00"
+        await trio.sleep(5)
+        assert again.used() == USED
