@@ -270,12 +270,12 @@ class Upstream:
                     best, best_rank = link, rank
         return best
 
-    @staticmethod
-    async def _signed_on(sign_ons: SignOns, link: Link, request: Message) -> None:
+    async def _signed_on(self, sign_ons: SignOns, link: Link, request: Message) -> None:
         """Have the terminal signed on. Raises NotSent where the acquirer does not want it."""
         terminal_id = request.terminal_id
         sign_on = partial(link.sign_on, terminal_id, request.merchant_id)
-        if not await sign_ons.ensure(terminal_id, sign_on):
+        turn_s = self.settings.network.sign_on_s
+        if not await sign_ons.ensure(terminal_id, sign_on, turn_s=turn_s):
             raise NotSent(f"terminal {terminal_id.rstrip()} is not signed on at {link.name}")
 
     def _judge(self, request: Message, answer: Message, asked_s: float) -> None:

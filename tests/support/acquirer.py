@@ -43,6 +43,7 @@ class FakeAcquirer:
         self.script = script
         self.received: list[Message] = []
         self.refuse = False
+        self.delay_s = 0.0  # before each answer, one after another
         self.outlives = False  # run by the test itself, so that it outlives the node
         self._streams: list[MemoryStream] = []
         self._connected, self._connections = trio.open_memory_channel[MemoryStream](100)
@@ -100,6 +101,8 @@ class FakeAcquirer:
                     self.received.append(request)
                     answer = self.script(request)
                     if answer is not None:
+                        if self.delay_s:
+                            await trio.sleep(self.delay_s)
                         await stream.send_all(_frames(answer))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass

@@ -722,3 +722,47 @@ async def test_nothing_is_sent_for_a_terminal_that_is_not_let_in() -> None:
     ) as made:
         assert await made.ask() == "not sent"
         assert made.acquirer.of("0200") == []
+
+
+async def test_many_terminals_that_sign_on_at_once_all_do(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    network = Network(sign_on=True, sign_on_s=5.0)
+    async with running(network=network, knows_terminals="one_by_one") as made:
+        made.acquirer.delay_s = 0.01
+        codes: list[str] = []
+
+        async def ask(number: int) -> None:
+            request = purchase(number, {41: f"T{number:07d}"})
+            try:
+                answer = await made.upstream.ask(request, transaction_id=number, kind=Kind.PURCHASE)
+                codes.append(answer.response_code)
+            except NotSent:
+                codes.append("not sent")
+
+        async with trio.open_nursery() as nursery:
+            for number in range(1, 101):
+                nursery.start_soon(ask, number)
+        assert codes == ["00"] * 100
+
+
+async def test_a_sign_on_waits_its_time_and_no_longer_for_its_turn(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    network = Network(sign_on=True, sign_on_s=5.0)
+    async with running(
+        lambda one: None if kind_of(one) is Kind.SIGN_ON else approve(one),
+        network=network,
+        knows_terminals="one_by_one",
+    ) as made:
+        began_s = trio.current_time()
+
+        async def ask(number: int) -> None:
+            request = purchase(number, {41: f"T{number:07d}"})
+            with pytest.raises(NotSent):
+                await made.upstream.ask(request, transaction_id=number, kind=Kind.PURCHASE)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(1, 101):
+                nursery.start_soon(ask, number)
+        assert trio.current_time() - began_s <= 10.0
