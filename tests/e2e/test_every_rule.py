@@ -1,0 +1,285 @@
+"""From the wire in to the wire out: each rule, and the DE39 it gives, in both code sets; and
+`gateway explain`, which has to say the same and name the rule."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.wire.framing import encode_frame
+from gateway.wire.message import Message
+from loadtest.addresses import free_ports
+from tests.support import canaries
+from tests.support.node import CODEC, ROOT, SPEC, Peer, RunningNode, purchase
+
+_MORE = """
+[[listeners]]
+name = "cups"
+listen = "127.0.0.1:{port}"
+security = "plain"
+dialect = "iso87_ascii"
+code_set = "unionpay"
+
+[[profiles]]
+name = "narrow"
+kinds = ["purchase"]
+currencies = ["978"]
+amounts = [{{ currency = "978", max_minor = 2000 }}]
+
+[[profiles]]
+name = "closed"
+kinds = ["purchase"]
+hours = [{{ days = ["{never}"], time = "00:00-00:01" }}]
+
+[[profiles]]
+name = "ranged"
+kinds = ["purchase"]
+card_ranges = ["400000-499999"]
+
+[[profiles]]
+name = "once"
+kinds = ["purchase"]
+limits = [{{ per = "device", window = "day", count_max = 0 }}]
+
+[[profiles]]
+name = "little"
+kinds = ["purchase"]
+limits = [{{ per = "device", window = "day", currency = "978", amount_max_minor = 100 }}]
+{ranges}
+[[upstreams]]
+name = "absent"
+addresses = ["127.0.0.1:{nobody}"]
+dialect = "iso87_ascii"
+plain = true
+
+[[groups]]
+name = "absent"
+members = [{{ upstream = "absent" }}]
+
+"""
+_RANGE = """
+[[registry.ranges]]
+terminals = "{first}-{last}"
+merchant = "MERCHANT0000001"
+profile = "{profile}"
+"""
+_PROFILES = ("narrow", "closed", "ranged", "once", "little", "retail")
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_BLOCKED_BIN, _STOLEN_BIN = "400001", "400002"
+_SUSPENDED, _BLOCKED = "T0000777", "T0000778"
+
+
+def of(profile: str, number: int = 1) -> str:
+    """A terminal of a profile."""
+    return f"T{1000 * (1 + _PROFILES.index(profile)) + number:07d}"
+
+
+def card(bin_: str) -> dict[str, str]:
+    return {"f2": f"{bin_}0000000000", "f35": f"{bin_}0000000000=4912", "f45": "", "f55": ""}
+
+
+class TwoCodeSets(RunningNode):
+    """A node with a listener more, whose terminals know UnionPay's codes."""
+
+    cups = 0  # its port
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    iso: str
+    unionpay: str
+    message: Callable[[int], Message]
+    rule: str = ""  # part of what `explain` names; "": it does not see this one
+    first: Callable[[int], Message] | None = None
+
+
+def _changed(terminal: str = "T0000010", **fields: str) -> Callable[[int], Message]:
+    def make(stan: int) -> Message:
+        message = purchase(stan, terminal, **fields)
+        return message.without([number for number, value in message.fields.items() if not value])
+
+    return make
+
+
+def _echo(network_code: str) -> Callable[[int], Message]:
+    def make(stan: int) -> Message:
+        return Message(
+            "0800", {7: "0101000000", 11: f"{stan:06d}", 41: "T0000010", 70: network_code}
+        )
+
+    return make
+
+
+CASES = (
+    Case("approved", "00", "00", _changed()),
+    Case("unknown terminal", "58", "97", _changed("T9999999"), "registry"),
+    Case("wrong merchant", "03", "03", _changed(f42="MERCHANT0000009"), "registry"),
+    Case("suspended", "58", "97", _changed(_SUSPENDED), "suspended"),
+    Case("blocked terminal", "58", "97", _changed(_BLOCKED), "blocklists/terminals:2"),
+    Case("kind", "58", "58", _changed(f3="010000"), "gateway.toml:"),
+    Case("keyed in", "58", "58", _changed(f22="011", f35="", f45="", f55=""), "gateway.toml:"),
+    Case("currency", "58", "58", _changed(of("narrow"), f49="840"), "gateway.toml:"),
+    Case("hours", "58", "58", _changed(of("closed")), "gateway.toml:"),
+    Case("card range", "57", "57", _changed(of("ranged")), "gateway.toml:"),
+    Case("blocked card", "62", "62", _changed(**card(_BLOCKED_BIN)), "blocklists/bins:1"),
+    Case("stolen card", "43", "43", _changed(**card(_STOLEN_BIN)), "blocklists/bins:2"),
+    Case("amount", "61", "61", _changed(of("narrow"), f4="000000002001"), "gateway.toml:"),
+    Case("count", "65", "65", _changed(of("once")), "gateway.toml:"),
+    Case("amount in a day", "61", "61", _changed(of("little")), "gateway.toml:"),
+    Case("no transaction", "12", "12", _changed(f3="770000"), "kind"),
+    Case("no amount", "13", "13", _changed(f4="000000000000"), "DE4"),
+    Case("no upstream", "91", "91", _changed(f49="392")),
+    Case("not supported", "40", "40", _echo("161")),
+    Case(
+        "repeat differs",
+        "94",
+        "94",
+        _changed(f4="000000000777"),
+        first=_changed(f4="000000000778"),
+    ),
+    Case(
+        "no original",
+        "25",
+        "25",
+        lambda stan: purchase(
+            stan, "T0000011", f3="020000", f90=f"0200{stan + 1:06d}".ljust(42, "0")
+        ).without([35, 36, 45, 48, 52, 55]),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoCodeSets]:
+    node = TwoCodeSets(tmp_path_factory.mktemp("node"), answer_s=1.0)
+    try:
+        node.prepare()
+        node.cups, nobody = free_ports(2)
+        text = node.config.read_text()
+        text = text.replace(
+            'kinds = ["purchase", "refund", "balance", "offline"]',
+            'kinds = ["purchase", "refund", "balance", "offline", "void"]',
+        ).replace(
+            "[[routes]]\n",
+            '[[routes]]\nname = "yen"\ncurrencies = ["392"]\ngroup = "absent"\n\n[[routes]]\n',
+            1,
+        )
+        ranges = "".join(
+            _RANGE.format(first=of(profile, 0), last=of(profile, 999), profile=profile)
+            for profile in _PROFILES[:-1]
+        )
+        never = _DAYS[(datetime.now(UTC).weekday() + 3) % 7]
+        more = _MORE.format(
+            port=node.cups,
+            nobody=nobody,
+            never=never,
+            ranges=ranges,
+        )
+        node.config.write_text(text + more)
+        lists = node.folder / "blocklists"
+        lists.mkdir()
+        (lists / "terminals").write_text(f"# stolen\n{_BLOCKED} reason=stolen\n")
+        (lists / "bins").write_text(f"{_BLOCKED_BIN}\n{_STOLEN_BIN} code=43\n")
+        node.start_acquirer()
+        node.start()
+        config = str(node.config)
+        node.run("terminals", "suspend", _SUSPENDED, "--reason", "test", "--config", config)
+        yield node
+    finally:
+        node.close()
+
+
+@pytest.fixture(params=["iso", "unionpay"])
+def code_set(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def connect(node: TwoCodeSets, code_set: str) -> Peer:
+    return node.connect(node.plain if code_set == "iso" else node.cups)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_rule_and_its_code(node: TwoCodeSets, code_set: str, case: Case) -> None:
+    stan = 10 * CASES.index(case) + (1 if code_set == "iso" else 5_001)
+    peer = connect(node, code_set)
+    if case.first is not None:
+        assert peer.ask(case.first(stan)).response_code == "00"
+    answer = peer.ask(case.message(stan))
+    assert answer.response_code == (case.iso if code_set == "iso" else case.unionpay)
+    assert answer.stan == f"{stan:06d}"
+    peer.close()
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.rule], ids=lambda case: case.name)
+def test_explain_names_the_rule(node: TwoCodeSets, code_set: str, case: Case) -> None:
+    listener = "plain" if code_set == "iso" else "cups"
+    message = case.message(9_000)
+    found = explain(node, {"mti": message.mti, "fields": message.fields}, "--listener", listener)
+    assert found["decision"] == "refused"
+    assert found["code"] == (case.iso if code_set == "iso" else case.unionpay)
+    assert case.rule in found["rule"]
+
+
+def test_explain_shows_the_route_masks_the_card_and_takes_from_no_limit(node: TwoCodeSets) -> None:
+    message = purchase(9_100)
+    for _ in range(2):
+        found = explain(node, {"fields": message.fields})
+        assert (found["decision"], found["route"], found["code"]) == ("allowed", "default", "")
+        assert [one["upstream"] for one in found["upstreams"]] == ["acquirer"]
+        assert canaries.PAN not in json.dumps(found)
+        assert canaries.PAN_HIDDEN not in json.dumps(found)
+    assert explain(node, None, "--hex", CODEC.encode(message).hex())["kind"] == "purchase"
+    yen = explain(node, {"fields": message.fields | {49: "392"}})
+    assert (yen["route"], yen["upstreams"][0]["upstream"]) == ("yen", "absent")
+
+
+def explain(node: TwoCodeSets, message: dict[str, Any] | None, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "gateway", "explain", "--json", *arguments]
+    done = subprocess.run(
+        [*command, "--config", str(node.config)],
+        input="" if message is None else json.dumps(message),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    assert done.stdout, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_what_is_half_a_message_is_told_so(node: TwoCodeSets, code_set: str) -> None:
+    peer = connect(node, code_set)
+    body = CODEC.encode(purchase(8_000))
+    peer.sock.sendall(encode_frame(SPEC, body[:-1]))
+    assert peer.receive().response_code == "30"
+    peer.sock.sendall(encode_frame(SPEC, b"nonsense"))
+    assert peer.ended(5.0)
+
+
+def test_no_answer_in_time(node: TwoCodeSets, code_set: str) -> None:
+    node.switch("mute=true")
+    try:
+        answer = connect(node, code_set).ask(purchase(8_100 if code_set == "iso" else 8_101))
+        assert answer.response_code == ("91" if code_set == "iso" else "98")
+    finally:
+        node.switch("mute=false")
+
+
+def test_a_blocked_merchant(node: TwoCodeSets, code_set: str) -> None:
+    file = Path(node.folder / "blocklists" / "merchants")
+    file.write_text("MERCHANT0000001\n")
+    node.run("reload", "--config", str(node.config))
+    try:
+        assert connect(node, code_set).ask(purchase(8_200)).response_code == "03"
+    finally:
+        file.unlink()
+        node.run("reload", "--config", str(node.config))
