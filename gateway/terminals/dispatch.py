@@ -18,7 +18,14 @@ from gateway.transactions import replies
 from gateway.transactions.request import Reply, Request
 from gateway.wire.codec import Codec
 from gateway.wire.framing import Frame, FramingSpec, answering_tpdu, encode_frame
-from gateway.wire.message import NETWORK_KINDS, Kind, Message, kind_of, printable
+from gateway.wire.message import (
+    NETWORK_KINDS,
+    RESPONSE_CODE,
+    Kind,
+    Message,
+    kind_of,
+    printable,
+)
 
 _APPROVED = "00"
 # Of who is blocked. What reports or undoes what was done is taken, and repeats are answered as
@@ -203,8 +210,9 @@ class Dispatcher:
             body = self._codec.encode(message)
             return encode_frame(self._framing, body, tpdu, frame.header)
         except (EncodeError, FrameError) as error:
-            # What the acquirer answered does not fit the terminal's dialect. The outcome stands;
-            # the bare answer is still one.
+            # What the acquirer answered does not fit the terminal's dialect. The outcome stands,
+            # and what can be written of the bare answer is still one: silence would leave an
+            # approval that the terminal never heard of.
             self._emit(
                 Event.MESSAGE_REJECTED,
                 listener=self._listener,
@@ -212,8 +220,18 @@ class Dispatcher:
                 mti=message.mti,
                 stan=message.stan,
             )
-            body = self._codec.encode(replies.bare(message))
+            bare = replies.bare(message)
+            unwritable = [one for one in bare.fields if not self._can_write(bare, one)]
+            body = self._codec.encode(bare.without(unwritable))
             return encode_frame(self._framing, body, tpdu, frame.header)
+
+    def _can_write(self, message: Message, number: int) -> bool:
+        try:
+            self._codec.encode(Message(message.mti, {number: message.fields[number]}))
+        except EncodeError:
+            # Without its code it would be no answer.
+            return number == RESPONSE_CODE
+        return True
 
 
 class RefusedCounter(Protocol):
