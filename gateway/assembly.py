@@ -180,6 +180,7 @@ async def _assembled(
     debts = faults.CredulousReversals if fault is Fault.ACCEPT_25_AT_ONCE else Reversals
     reversals = debts(records=records, pool=pool, clock=clock, emit=emit, random=random.random)
     pool.owed, pool.added = reversals.open_for, reversals.serve
+    pool.removed = reversals.leave
     for upstream in pool:
         upstream.on_late = reversals.late_answer
     originals = Originals(

@@ -65,6 +65,7 @@ class Reversals:
         self.on_reversed: Callable[[int, int], None] = lambda _transaction_id, _left_minor: None
         self._queues = {upstream.name: Queue() for upstream in pool}
         self._nursery: trio.Nursery | None = None
+        self._served: dict[str, trio.CancelScope] = {}  # by upstream
         operators = GivenUp(store=records.store, pool=pool, clock=clock, emit=emit, owe=self.owe)
         self._operators = operators
         self.handed_on, self.retry, self.resolve = operators.add, operators.retry, operators.resolve
@@ -166,22 +167,31 @@ class Reversals:
         """Deliver what is owed to this upstream as well, from now on."""
         upstream.on_late = self.late_answer
         if self._nursery is not None:
-            self._nursery.start_soon(self._deliver_all, upstream, self._queue(upstream.name))
+            self.leave(upstream.name)
+            scope = self._served[upstream.name] = trio.CancelScope()
+            self._nursery.start_soon(self._deliver_all, upstream, self._queue(upstream.name), scope)
+
+    def leave(self, upstream: str) -> None:
+        """Deliver no more to an upstream that was removed, with nothing under way to it."""
+        served = self._served.pop(upstream, None)
+        if served is not None:
+            served.cancel()
 
     def open_for(self, upstream: str) -> int:
         """How many reversals are owed to it and not given up."""
         return self._queue(upstream).open
 
-    async def _deliver_all(self, upstream: Upstream, queue: Queue) -> None:
+    async def _deliver_all(self, upstream: Upstream, queue: Queue, scope: trio.CancelScope) -> None:
         limiter = trio.CapacityLimiter(upstream.settings.reversals_under_way_max)
-        async with trio.open_nursery() as nursery:
-            while True:
-                # While the upstream is away its debts wait here, not one by one.
-                await upstream.until_ready()
-                owed = await queue.next(self._clock)
-                borrower = object()
-                await limiter.acquire_on_behalf_of(borrower)
-                nursery.start_soon(self._deliver, upstream, queue, owed, limiter, borrower)
+        with scope:
+            async with trio.open_nursery() as nursery:
+                while True:
+                    # While the upstream is away its debts wait here, not one by one.
+                    await upstream.until_ready()
+                    owed = await queue.next(self._clock)
+                    borrower = object()
+                    await limiter.acquire_on_behalf_of(borrower)
+                    nursery.start_soon(self._deliver, upstream, queue, owed, limiter, borrower)
 
     async def _deliver(
         self,

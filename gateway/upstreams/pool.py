@@ -46,6 +46,7 @@ class Pool:
         self.moves = moves or MoveBudget(per_s=10.0, share=0.2, now_s=0.0)
         self.owed: Callable[[str], int] = _nothing  # reversals; who knows is made after this
         self.added: Callable[[Upstream], None] = _ignored
+        self.removed: Callable[[str], None] = _removed
         self.control_of: Callable[[str], Control] = _enabled  # what operators have set
         self._team(groups)
 
@@ -173,6 +174,7 @@ class Pool:
         if self._retiring.get(name) is leaving:
             del self._retiring[name], self._by_name[name]
             self._scopes.pop(name).cancel()
+            self.removed(name)
 
 
 def _nothing(upstream: str) -> int:
@@ -184,4 +186,8 @@ def _enabled(upstream: str) -> Control:
 
 
 def _ignored(upstream: Upstream) -> None:
+    """Nobody is told."""
+
+
+def _removed(upstream: str) -> None:
     """Nobody is told."""

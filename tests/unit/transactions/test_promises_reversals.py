@@ -15,8 +15,9 @@ from gateway.errors import OperatorError, StoreError
 from gateway.store.store import DeviceState, PutTombstone, State
 from gateway.telemetry.events import Event
 from gateway.transactions.replies import Naming, reversal
+from gateway.upstreams.upstream import Means
 from gateway.wire.message import Message
-from tests.support.acquirer import FakeAcquirer, approve, silent, with_code
+from tests.support.acquirer import CODEC, FakeAcquirer, approve, silent, with_code
 from tests.support.fake_store import FakeStore
 from tests.support.rig import (
     DAY_S,
@@ -961,3 +962,32 @@ async def test_an_undelivered_approval_that_its_terminal_reverses_is_reversed_on
 
 def test_de90_is_as_long_as_iso_8583_has_it() -> None:
     assert len(original_data(purchase())) == 42
+
+
+def deliverers() -> int:
+    """How many tasks look after what is owed to an upstream."""
+    root = trio.lowlevel.current_root_task()
+    assert root is not None
+    tasks, count = [root], 0
+    while tasks:
+        task = tasks.pop()
+        count += "_deliver_all" in task.name
+        tasks += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return count
+
+
+async def test_nobody_waits_for_an_upstream_that_was_removed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig() as made:
+        made.pool.removed = made.reversals.leave
+        kept, gone = made.pool["a"], made.pool["b"]
+        assert deliverers() == 2
+        made.pool.apply([Means(settings=kept.settings, codec=CODEC)], groups=[])
+        await trio.sleep(5)
+        assert made.pool.get("b") is None
+        assert deliverers() == 1
+        made.reversals.serve(gone)
+        made.reversals.serve(gone)  # added again: the new one serves the same queue, alone
+        await trio.sleep(5)
+        assert deliverers() == 2
