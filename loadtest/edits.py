@@ -187,8 +187,9 @@ async def run_swaps(options: EditOptions, say: Say) -> Swapped:
             versions[str(report["version"])] = acquirer
             if number == min(20, options.count // 10):
                 memory_kib.append(_resident_kib(stand.gateway.pid))
-            if (number + 1) % 100 == 0:
-                say(f"{number + 1} of {options.count} swapped")
+            if (number + 1) % 50 == 0:
+                memory = _resident_kib(stand.gateway.pid)
+                say(f"{number + 1} of {options.count} swapped; the gateway has {memory:,} KiB")
         memory_kib.append(_resident_kib(stand.gateway.pid))
 
     def read_records(stand: _Stand) -> None:
