@@ -20,6 +20,7 @@ from gateway.wire.message import Message, response_mti
 
 _NETWORK = "8"  # the second digit of a network message's MTI
 _ASKED_BY_US_MAX = 16  # network messages without an answer
+_UNSENT_MAX = 64  # frames that wait for the writer, before the acquirer gets no more answers
 
 
 class ChannelOwner(Protocol):
@@ -95,6 +96,11 @@ class Channel:
     @property
     def pending(self) -> int:
         return len(self._pending)
+
+    @property
+    def unsent(self) -> int:
+        """How many frames wait for the writer."""
+        return len(self._outbox)
 
     def asked_s(self) -> Iterator[float]:
         """When each pending request was asked, the oldest first."""
@@ -271,7 +277,8 @@ class Channel:
     def _take(self, message: Message) -> None:
         if message.is_request:
             answer = self._owner.asked_by_acquirer(message)
-            if answer is not None:
+            # One that asks and takes no answers must not have them heaped up here.
+            if answer is not None and self.unsent < _UNSENT_MAX + len(self._pending):
                 self._say(answer)
             return
         if message.mti[1:2] == _NETWORK:
