@@ -54,6 +54,12 @@ _COMMANDS = {
         "gateway.cli.approve", "approve", "Say yes to what another operator asked for."
     ),
     "audit": _Command("gateway.cli.audit", "app", "Who did what, and proof that it is whole."),
+    "inspect": _Command(
+        "gateway.cli.inspect", "inspect", "Read one message, pasted in any form; masked."
+    ),
+    "dialect": _Command(
+        "gateway.cli.dialect", "app", "How messages are written: show, check, compare, try."
+    ),
     "certs": _Command("gateway.cli.certs", "app", "The gateway's own certificate authority."),
 }
 

@@ -111,22 +111,38 @@ class Codec:
         That library knows one pad of each field. Where a dialect allows others, it is asked again
         with the pad that the field has: at most once for every field.
         """
+        message, error = self._by_reference(body)
+        if error is None:
+            return message
+        # Raised out here: as its context the library's error would carry the card data on.
+        raise _parse_error(error, known=error.field in self.dialect.spec)
+
+    def decode_part(self, body: bytes) -> Message:
+        """What can be read of a body before its first error; for those who look into messages."""
+        message, error = self._by_reference(body)
+        if error is not None and _in_part(error):
+            return message.without([int(error.field)]) if _is_field(error.field) else message
+        return message
+
+    def _by_reference(self, body: bytes) -> tuple[Message, iso8583.DecodeError | None]:
+        """What pyiso8583 reads of a body, and the error that it stops at."""
         spec, pads = self._spec, dict[int, str]()
+        error: iso8583.DecodeError | None = None
         while True:
             try:
                 decoded, _ = iso8583.decode(body, spec)
             except iso8583.DecodeError as caught:
                 error = caught
+                decoded = caught.doc_dec
+                pad = self._other_pad(caught)
+                if pad and int(caught.field) not in pads:
+                    pads[int(caught.field)] = pad
+                    spec = self._with_pads(spec, {int(caught.field): pad})
+                    continue
             else:
-                fields = {int(key): value for key, value in decoded.items() if _is_field(key)}
-                return Message(decoded["t"], fields, body, pads or NO_PADS)
-            pad = self._other_pad(error)
-            if not pad or int(error.field) in pads:
-                break
-            pads[int(error.field)] = pad
-            spec = self._with_pads(spec, {int(error.field): pad})
-        # Raised out here: as its context the library's error would carry the card data on.
-        raise _parse_error(error, known=error.field in self.dialect.spec)
+                error = None
+            fields = {int(key): value for key, value in decoded.items() if _is_field(key)}
+            return Message(decoded.get("t", ""), fields, body, pads or NO_PADS), error
 
     def reference_encode(self, message: Message) -> bytes:
         """What `encode` returns or raises, by pyiso8583 alone."""
@@ -246,10 +262,15 @@ def _is_field(key: str) -> bool:
     return key.isdigit() and key != "1"
 
 
+def _in_part(error: iso8583.DecodeError) -> bool:
+    """Whether the field at which reading stopped was not read whole."""
+    return "Extra" not in error.msg
+
+
 def _parse_error(error: iso8583.DecodeError, *, known: bool) -> ParseError:
     read = error.doc_dec
     # The value of the field that failed may be there in part.
-    stan = read.get(str(STAN), "") if error.field != str(STAN) or "Extra" in error.msg else ""
+    stan = "" if error.field == str(STAN) and _in_part(error) else read.get(str(STAN), "")
     return ParseError(
         error.msg if known else "is not in the dialect",
         field=error.field,

@@ -1,0 +1,139 @@
+"""`gateway inspect`: any message, in hex, a file or a paste, as a table that may be shown."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli.dialect import Dialects, chosen_dialects
+from gateway.cli.output import FAILED, OK, Json, data, print_json, print_table
+from gateway.errors import OperatorError
+from gateway.wire.dumps import DUMP_BYTES_MAX, read_dump
+from gateway.wire.inspection import Reading, context, meaning, meaning_of_mti, read, shown
+from gateway.wire.message import printable
+
+Unmasked = Annotated[
+    bool, typer.Option("--unmasked", help="Show card data; only where you may see it.")
+]
+
+
+def inspect(
+    source: Annotated[
+        list[str] | None,
+        typer.Argument(help="Hex, or a file; standard input without it, or with -."),
+    ] = None,
+    dialect: Annotated[
+        str, typer.Option("--dialect", "-d", help="The dialect; guessed without it.")
+    ] = "",
+    dialects: Dialects = None,
+    json: Json = False,
+    unmasked: Unmasked = False,
+) -> None:
+    """Read one message and say what is in it: hex, a dump as it was pasted, or raw bytes.
+
+    Exit status: 0 where it can be read, 1 where it cannot (the table then ends at the first error).
+    """
+    known = chosen_dialects(dialects)
+    if dialect and dialect not in known:
+        raise OperatorError(f'no dialect is named "{dialect}"; there are: {", ".join(known)}')
+    candidates = read_dump(_bytes(source or ["-"]))
+    if not candidates:
+        raise OperatorError("there is nothing to read; give hex, a file, or standard input")
+    reading = read(candidates, [known[dialect]] if dialect else known.values())
+    if json:
+        print_json(as_json(reading, guessed=not dialect, unmasked=unmasked))
+    else:
+        _print(reading, guessed=not dialect, unmasked=unmasked)
+    raise typer.Exit(OK if reading.error is None else FAILED)
+
+
+def as_json(reading: Reading, *, guessed: bool, unmasked: bool) -> dict[str, Any]:
+    """A reading as the object that --json prints."""
+    message, error = reading.message, reading.error
+    answer: dict[str, Any] = {
+        "dialect": reading.dialect.name,
+        "guessed": guessed,
+        "length": reading.prefix.hex().upper(),
+        "tpdu": reading.tpdu.hex().upper(),
+        "header": reading.header.hex().upper(),
+        "mti": message.mti,
+        "fields": {
+            str(number): {
+                "name": _field_name(reading, str(number)),
+                "value": value if unmasked else shown(number, value),
+                **({"meaning": said} if (said := meaning(number, value)) else {}),
+                **({"pad": message.pads[number]} if number in message.pads else {}),
+            }
+            for number, value in message.fields.items()
+        },
+    }
+    if error is not None:
+        answer["error"] = {
+            "field": error.field,
+            "name": _field_name(reading, error.field),
+            "position": reading.error_position,
+            "reason": error.reason,
+            "context": context(reading, unmasked=unmasked),
+        }
+    return answer
+
+
+def _print(reading: Reading, *, guessed: bool, unmasked: bool) -> None:
+    out = data()
+    how = " (guessed)" if guessed else ""
+    out.print(f"dialect  {reading.dialect.name}{how}: {reading.dialect.title}", markup=False)
+    for name, part in (
+        ("length", reading.prefix),
+        ("TPDU", reading.tpdu),
+        ("header", reading.header),
+    ):
+        if part:
+            out.print(f"{name:8} {part.hex().upper()}", markup=False)
+    message, error = reading.message, reading.error
+    out.print(f"MTI      {printable(message.mti)}  {meaning_of_mti(message)}", markup=False)
+    print_table(
+        ["DE", "name", "value", "meaning"],
+        [
+            [
+                str(number),
+                _field_name(reading, str(number)),
+                printable(value) if unmasked else shown(number, value),
+                meaning(number, value),
+            ]
+            for number, value in message.fields.items()
+        ],
+    )
+    if error is not None:
+        name = _field_name(reading, error.field)
+        out.print(
+            f"error    field {error.field}{f' ({name})' if name else ''}, byte"
+            f" {reading.error_position} of {len(reading.data)}: {error.reason}",
+            markup=False,
+        )
+        out.print(f"there    {context(reading, unmasked=unmasked)}", markup=False)
+
+
+def _field_name(reading: Reading, field: str) -> str:
+    special = {"t": "message type", "p": "first bitmap", "1": "second bitmap"}
+    if field in special:
+        return special[field]
+    known = reading.dialect.fields.get(int(field)) if field.isdigit() else None
+    return known.name if known is not None else ""
+
+
+def _bytes(source: list[str]) -> bytes:
+    """What the arguments name: standard input, a file, or hex; bounded."""
+    if source == ["-"]:
+        return sys.stdin.buffer.read(DUMP_BYTES_MAX)
+    if len(source) == 1:
+        try:
+            is_file = Path(source[0]).is_file()
+        except OSError:  # hex is longer than a name may be
+            is_file = False
+        if is_file:
+            with Path(source[0]).open("rb") as file:
+                return file.read(DUMP_BYTES_MAX)
+    return " ".join(source).encode()

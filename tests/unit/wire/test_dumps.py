@@ -1,0 +1,63 @@
+"""Dumps: every way in which people paste bytes gives the bytes back."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.wire.dumps import read_dump
+
+BODY = bytes.fromhex("02003020048020C0801100000000000010000000010510") + b"T0000001ABCDEF0156"
+
+
+def hexdump(data: bytes, line: str, group: int = 1) -> str:
+    """A dump with an offset and the characters in each line, as the usual tools print it."""
+    lines = []
+    for start in range(0, len(data), 16):
+        part = data[start : start + 16]
+        hexes = part.hex(" ", group)
+        letters = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
+        lines.append(line.format(start=start, hexes=hexes, letters=letters))
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BODY.hex(),
+        BODY.hex().upper() + "\n",
+        BODY.hex(" "),
+        BODY.hex(":"),
+        "0x" + BODY.hex(),
+        "\\x" + BODY.hex("|").replace("|", "\\x"),
+        ", ".join(f"0x{byte:02X}" for byte in BODY),
+        "\n".join(BODY.hex()[i : i + 32] for i in range(0, 2 * len(BODY), 32)),
+        hexdump(BODY, "{start:08x}  {hexes:47}  |{letters}|") + f"\n{len(BODY):08x}\n",
+        hexdump(BODY, "{start:08x}: {hexes:39}  {letters}", -2),
+        hexdump(BODY, "{start:04x}   {hexes:47}   {letters}"),
+        hexdump(BODY, "\t0x{start:04x}:  {hexes:39}  {letters}", -2),
+        hexdump(BODY, "{start:06x} {hexes}") + f"\n{len(BODY):06x}\n",
+    ],
+)
+def test_pastes(text: str) -> None:
+    assert read_dump(text.encode())[0] == BODY
+
+
+def test_raw_bytes_and_text_stay_themselves() -> None:
+    assert read_dump(BODY) == [BODY]
+    text = b"0800" + b"8220000000000000" + b"0400000000000000" + b"1121203354000001301"
+    assert read_dump(text + b"\n")[-1] == text
+    assert read_dump(b"") == []
+    assert read_dump(b" \n") == []
+
+
+@given(data=st.binary(min_size=1, max_size=80))
+def test_any_bytes_come_back_from_a_dump(data: bytes) -> None:
+    assert read_dump(hexdump(data, "{start:08x}  {hexes:47}  |{letters}|").encode())[0] == data
+    assert read_dump(data.hex().encode())[0] == data
+
+
+@given(data=st.binary(max_size=200))
+def test_anything_is_read_without_an_error(data: bytes) -> None:
+    assert bool(read_dump(data)) is bool(data.strip())
