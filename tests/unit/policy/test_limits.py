@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gateway.policy.calendars import business_day
-from gateway.policy.limits import LimitRule, Limits, OverLimit, Use, limit_rule
+from gateway.policy.limits import LimitRule, Limits, Looking, OverLimit, Use, limit_rule
 from gateway.policy.response_codes import Reason
 from gateway.settings.schema import Limit
 
@@ -231,3 +231,17 @@ def test_what_was_taken_before_a_restart_counts_in_the_windows_still_open() -> N
     assert limits.take(rules, use(2), now_ms=NOON_MS) is None
     assert limits.take(rules, use(3), now_ms=NOON_MS) is not None
     assert limits.give_back(1)
+
+
+def test_looking_says_what_stands_against_it_and_takes_nothing() -> None:
+    limits = Limits()
+    once = rule("device", "hour", count_max=1)
+    looking = Looking(limits)
+    asked = Use(1, ("T1", "M1", ""), "978", 100)
+    for _ in range(3):
+        assert looking.take([once], asked, now_ms=NOON_MS) is None
+    assert limits.take([once], asked, now_ms=NOON_MS) is None
+    over = looking.take([once], Use(2, ("T1", "M1", ""), "978", 100), now_ms=NOON_MS)
+    assert over is not None
+    assert over.reason is Reason.COUNT_LIMIT
+    assert (limits.counters, limits.takings, looking.takings) == (1, 1, 0)

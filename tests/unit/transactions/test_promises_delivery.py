@@ -247,3 +247,17 @@ async def test_a_repeat_in_the_very_moment_of_the_graces_end_is_never_approved_a
         approved = reply.message.response_code == "00"
         reversed_ = made.only() is not State.DELIVERED
         assert approved is not reversed_
+
+
+async def test_what_was_cut_off_is_reversed_at_once_and_before_all_that_waits(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig() as made:
+        made.flow.undelivered(await made.ask(purchase()))
+        await trio.sleep(1)
+        made.flow.undelivered(await made.ask(purchase(2)), cut_off=True)
+        await trio.sleep(0.5)
+        assert len(made.acquirers["a"].of("0420")) == 1
+        assert await made.code(purchase(2)) == "12"
+        # The other one's grace time runs on.
+        assert await made.code(purchase()) == "00"
