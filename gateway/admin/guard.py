@@ -9,11 +9,12 @@ from typing import Any
 import trio
 
 from gateway.admin.access import Caller, Role
-from gateway.admin.api import Arguments, Progress
+from gateway.admin.api import Arguments, BadArguments, Progress
 from gateway.admin.approvals import Pending, PendingApprovals
 from gateway.admin.operations import Json, Operation, Operations
 from gateway.clock import Clock
 from gateway.errors import GatewayError, OperatorError
+from gateway.policy.card_numbers import holds_card_number
 from gateway.telemetry.audit import BEGUN, DONE, FAILED, REFUSED, AuditLog
 from gateway.telemetry.audit_files import AuditFailed
 from gateway.telemetry.events import Emit, Event
@@ -69,6 +70,9 @@ class Guard:
         if not operation.changes:
             return await operations.run(name, arguments, progress)
         parsed = operations.parse(operation, arguments)
+        # What people write freely is kept: in the store, and on disk while it waits for approval.
+        if holds_card_number(str(getattr(parsed, "reason", ""))):
+            raise BadArguments("reason: holds what looks like a card number: leave it out")
         if self._approvals.wanted(action):
             raise await self._put_off(caller, group, name, operation, parsed)
         return await self._done(caller, action, operations, operation, parsed, progress=progress)

@@ -181,6 +181,22 @@ async def test_nothing_is_done_that_cannot_be_written_down(
         assert len(store.devices_by_id) == 1
 
 
+def written_in(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
+async def test_a_reason_with_a_card_number_is_kept_nowhere(tmp_path: Path) -> None:
+    async with office(tmp_path, approvals=TWO) as desk:
+        await a_suspended_device(desk)
+        with pytest.raises(BadArguments, match="card number") as refused:
+            await desk.run(
+                ANNA, "terminals.resume", terminal_id="T1", reason="card 4111 1111 1111 1111"
+            )
+        assert "4111" not in str(refused.value)
+        assert (await desk.run(ANNA, "approvals.list"))["pending"] == []
+    assert b"4111" not in written_in(tmp_path)
+
+
 class TestTwoPersons:
     async def test_it_waits_until_another_approves(self, tmp_path: Path) -> None:
         async with office(tmp_path, approvals=TWO) as desk:
