@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,9 +13,10 @@ import typer
 from gateway.cli.output import FAILED, OK, Json, print_json, print_table, say
 from gateway.errors import OperatorError
 from gateway.wire.codec import Codec
-from gateway.wire.dialect import Dialect, DialectError, load_dialects
+from gateway.wire.dialect import Dialect, DialectError, dialect_of, load_dialects
 from gateway.wire.dumps import DUMP_BYTES_MAX
 from gateway.wire.message import Message
+from gateway.wire.packager import PACKAGER_BYTES_MAX, dialect_text
 
 app = typer.Typer(
     name="dialect",
@@ -160,6 +162,35 @@ def encode(
     codec = Codec(named(name, dialects))
     text = sys.stdin.read(DUMP_BYTES_MAX) if file is None else file.read_text(encoding="utf-8")
     typer.echo(codec.encode(_message(text)).hex().upper())
+
+
+@app.command("import")
+def import_(
+    packager: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="A jPOS generic packager, XML.")
+    ],
+    name: Annotated[
+        str, typer.Option("--name", help="What to call it; the file's name else.")
+    ] = "",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The dialect file to make.")
+    ] = None,
+) -> None:
+    """Make a dialect file of a jPOS generic packager; nothing that exists is written over."""
+    with packager.open("rb") as file:
+        content = file.read(PACKAGER_BYTES_MAX + 1)
+    own = name or re.sub(r"[^a-z0-9_.-]", "_", packager.stem.lower())[:40]
+    text = dialect_text(content, own)
+    dialect = dialect_of(text, str(output or "the dialect made"))
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        try:
+            with output.open("x", encoding="utf-8") as made:
+                made.write(text)
+        except FileExistsError:
+            raise OperatorError(f"{output} is there already; name another file") from None
+    say(f"{dialect.name}: {len(dialect.fields)} fields")
 
 
 @app.command()

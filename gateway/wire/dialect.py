@@ -106,6 +106,16 @@ def load_dialect(path: Path | str) -> Dialect:
     return _build(files)[files[-1].name]
 
 
+def dialect_of(text: str, path: str) -> Dialect:
+    """The dialect that a text describes, as if it were a file of that path. Raises DialectError."""
+    file = _File(path, text, {})
+    try:
+        file.tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        file.found("", f"is not TOML: {error}", 0)
+    return _build([*_shipped_files(), file])[file.name]
+
+
 def load_dialects(paths: Iterable[Path | str]) -> dict[str, Dialect]:
     """The shipped dialects and those of the files given, which may extend each other, by name.
 
