@@ -11,7 +11,7 @@ ACQUIRER ?=
 SEEDS ?= 500
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format simulate demo chaos chaos-faults chaos-long failover bench bench-setup bench-policy bench-codec conformance lock clean
+.PHONY: help run test check format simulate demo chaos chaos-faults chaos-long failover bench bench-setup bench-policy bench-codec conformance cutoff swaps lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,12 @@ bench-policy: $(VENV)/.runtime ## Load a million blocked cards and 100,000 BIN r
 
 bench-codec: $(VENV)/.runtime ## Time decode and encode of a purchase, by pyiso8583 and compiled.
 	@$(BIN)/python -m loadtest.bench_codec
+
+cutoff: $(VENV)/.runtime ## Block 100 terminals while 500 others buy: how soon each is cut off.
+	@$(BIN)/python -m loadtest cutoff --trials 100 --json
+
+swaps: $(VENV)/.runtime ## Put 1,000 configurations in force under load, and hold each decision to one.
+	@$(BIN)/python -m loadtest swaps --swaps 1000 --json
 
 lock: ## Pin and hash the requirements anew (needs uv).
 	for set in runtime dev; do \
