@@ -28,6 +28,10 @@ class StanRing:
         self._newest = -1  # the block reserved last
         self._held: dict[int, int] = {}  # STAN -> how many still name it
 
+    def use(self, *, late_max_ms: int) -> None:
+        """Wait so long from now on before a block is entered again."""
+        self._late_max_ms = late_max_ms
+
     def restore(self, blocks: Iterable[tuple[int, int]], *, now_ms: int) -> None:
         """Take over the reservations of earlier runs: (first STAN, when), in any order.
 

@@ -168,6 +168,7 @@ class Upstream:
         self.retired = False
         self._use(means)
         self.health.use(means.settings.health)
+        self.stans.use(late_max_ms=round(means.settings.late_max_s * 1000))
         if _of_links(before) != _of_links(means.settings):
             self.links.exchange(self._made_links(), means.settings)
 

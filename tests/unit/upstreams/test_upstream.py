@@ -565,6 +565,20 @@ async def test_a_change_that_is_none_of_its_links_keeps_them() -> None:
         assert len(made.acquirers["a:1"].of("0800")) == 1
 
 
+async def test_a_stan_waits_as_long_for_its_late_answer_as_the_configuration_says_by_now() -> None:
+    async with site() as made:
+        made.pool.apply([made.means("a", "a:1", late_max_s=86_400.0)], groups=[])
+        stans = made.pool["a"].stans
+        now_ms = 0
+        for _ in range(1_100):  # every block once, and there is no more
+            while (first := stans.wanted(now_ms)) is not None:
+                stans.reserved(first)
+            while stans.take(now_ms) is not None and stans.wanted(now_ms) is None:
+                pass
+        assert stans.wanted(3_600_000) is None
+        assert stans.wanted(86_400_001) is not None
+
+
 async def test_one_that_is_added_is_used() -> None:
     async with site() as made:
         made.pool.apply([made.means("a", "a:1"), made.means("b", "b:1")], groups=[])
