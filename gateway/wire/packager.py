@@ -134,11 +134,14 @@ def _keys(attributes: Mapping[str, str]) -> dict[str, Any] | None:
     keys["max"] = longest
     text = "cp037" if parts["ebcdic"] else _TEXT[form]
     if form == "B" and what in ("NUMERIC", "NUM"):
-        side = "left_pad" if attributes.get("pad", "").lower() == "true" else "right_pad"
-        keys |= {"data_enc": "b", "len_count": "nibbles", side: "F" if parts["pad"] else "0"}
+        keys |= {"data_enc": "b", "len_count": "nibbles"}
+        if attributes.get("pad", "").lower() == "true":
+            keys["left_pad"] = "0"  # F is only ever written at the end
+        else:
+            keys["right_pad"] = "F" if parts["pad"] else "0"
     elif form == "B" and what == "AMOUNT":
         # A sign and packed digits, kept as raw bytes.
-        keys |= {"data_enc": "b", "max": (longest + 1) // 2}
+        keys |= {"data_enc": "b", "max": 1 + longest // 2}
     elif what in ("BINARY", "BITMAP") and (form == "B" or parts["width"]):
         keys["data_enc"] = "b"
     elif what in ("BINARY", "BITMAP"):
