@@ -243,7 +243,7 @@ class Link:
         silent = self._silenced
         self._silenced = False
         in_doubt = await channel.end()
-        why = channel.why_ended
+        why = channel.why_ended or "the gateway stops"
         if silent:
             why = self.health.why
         elif self.health.state is not Health.DOWN:

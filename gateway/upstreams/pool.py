@@ -11,10 +11,12 @@ from gateway.errors import StoreError
 from gateway.settings.schema import Group
 from gateway.upstreams.budget import MoveBudget
 from gateway.upstreams.health import Health
+from gateway.upstreams.stan import StanRing
 from gateway.upstreams.upstream import Control, Means, Standing, Upstream
 
 _RETRY_S = 0.5
 _RETIRING_LOOK_S = 0.5
+_QUIET_LOOKS = 4
 
 Make = Callable[[Means], Upstream]
 # Takes over which STANs earlier runs have issued to an upstream; raises StoreError.
@@ -41,6 +43,7 @@ class Pool:
         self._make = make
         self._restore_stans = restore_stans
         self._nursery: trio.Nursery | None = None
+        self._kept_stans: dict[str, StanRing] = {}  # of those that were removed
         self._scopes: dict[str, trio.CancelScope] = {}
         self._retiring: dict[str, trio.CancelScope] = {}
         self.moves = moves or MoveBudget(per_s=10.0, share=0.2, now_s=0.0)
@@ -142,6 +145,9 @@ class Pool:
         if self._make is None:
             return
         upstream = self._by_name[means.settings.name] = self._make(means)
+        kept = self._kept_stans.pop(upstream.name, None)
+        if kept is not None:
+            upstream.stans = kept  # with those that what was given up still names
         upstream.set_control(self.control_of(upstream.name))
         self.added(upstream)
         if self._nursery is not None:
@@ -151,7 +157,7 @@ class Pool:
 
     async def _first_start(self, upstream: Upstream, scope: trio.CancelScope) -> None:
         with scope:
-            while self._restore_stans is not None:
+            while self._restore_stans is not None and not upstream.stans.has_any:
                 try:
                     await self._restore_stans(upstream)
                 except StoreError:
@@ -165,8 +171,10 @@ class Pool:
         again."""
         name = upstream.name
         with leaving:
-            while upstream.pending or self.owed(name):  # noqa: ASYNC110 (see above)
+            quiet = 0  # a debt is written a moment after its request was pending
+            while quiet < _QUIET_LOOKS:
                 await trio.sleep(_RETIRING_LOOK_S)
+                quiet = 0 if upstream.pending or self.owed(name) else quiet + 1
             if leaving.cancel_called:
                 return
             upstream.set_control(Control.DRAINED)
@@ -174,6 +182,7 @@ class Pool:
         if self._retiring.get(name) is leaving:
             del self._retiring[name], self._by_name[name]
             self._scopes.pop(name).cancel()
+            self._kept_stans[name] = upstream.stans
             self.removed(name)
 
 
