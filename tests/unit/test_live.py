@@ -13,6 +13,7 @@ import trio
 from gateway.clock import SystemClock
 from gateway.errors import OperatorError
 from gateway.live import Parts, prepare
+from gateway.policy.blockfiles import written_token
 from gateway.settings.reload import Prepared, Reloader, ReloadReport, read_whole
 from gateway.settings.restart import needs_restart
 from gateway.telemetry.audit import opened
@@ -171,6 +172,63 @@ async def test_a_bad_edit_changes_nothing_and_is_named(edited: Edited, number: i
     assert (await edited.look())["result"] == "refused"
     assert edited.events.names() == [Event.CONFIG_REFUSED]
     assert [outcome[:7] for _, outcome in edited.told()] == ["refused"]
+
+
+ENTRIES: dict[str, Callable[[int], str]] = {
+    "terminals": "T{:07d}".format,
+    "cards": lambda number: written_token(f"1:{number:032x}"),
+    "bins": "62{:04d}".format,
+    "merchants": "M{:014d}".format,
+    "networks": "10.0.{}.0/24".format,
+    "certificates": "sha256:{:064x}".format,
+}
+SPOILT: dict[str, Callable[[Path], None]] = {
+    "half a file": _half,
+    "a directory": _directory,
+    "a clear card number": _added(f"{PAN}\n"),
+    "a card number in groups": _added("4111 1111-1111 1111\n"),
+    "an end that is no day": _added("x until=yesterday\n"),
+    "an unknown key": _added("x surprise=1\n"),
+    "no UTF-8": _added(b"caf\xe9\n"),
+    "zeros": _added("\0\0\0\n"),
+    "twice the same": lambda file: file.write_bytes(2 * file.read_bytes()),
+    "a line without an end": _added("x"),
+    "a remark never ended": _added('x reason="stolen\n'),
+}
+
+
+async def test_a_hundred_bad_edits_one_after_the_other(edited: Edited) -> None:
+    """Whichever file is spoilt: the old version stays, and file and line are named."""
+    contents = {}
+    for name, form in ENTRIES.items():
+        (edited.lists / name).write_text("".join(f"{form(number)}\n" for number in range(20)))
+        contents[edited.lists / name] = (edited.lists / name).read_bytes()
+    assert (await edited.look())["result"] == "loaded", edited.reloader.status()
+    version = edited.version
+    edits: list[tuple[Path, Callable[[Path], None]]] = [
+        (file, spoil) for file in contents for spoil in SPOILT.values()
+    ]
+    edits += [(edited.folder / name, edit) for name, edit, _, _ in BAD_EDITS if name == TOML]
+    text = edited.file.read_bytes()
+    lines = text.splitlines(keepends=True)
+    edits += [(edited.file, _write(b"".join(lines[:count]))) for count in range(len(lines) - 2)]
+    assert len(edits) >= 100
+    contents[edited.file] = text
+    swapped = len(edited.swapped)
+    for file, edit in edits:
+        edit(file)
+        report = await edited.look()
+        assert report["result"] == "refused", (file, edit)
+        refused = edited.reloader.status()["refused"]
+        assert str(file) in {one["file"] for one in refused}
+        assert all(one["line"] and one["problem"] and one["remedy"] for one in refused)
+        assert edited.version == version
+        assert len(edited.swapped) == swapped
+        if file.is_dir():
+            file.rmdir()
+        file.write_bytes(contents[file])
+    assert (await edited.look())["result"] == "unchanged"
+    assert PAN not in repr((edited.events, edited.told()))
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may read every file")
