@@ -26,8 +26,13 @@ UPSTREAM_BYTES_MAX = 1_000  # over it, a purchase is too long for the acquirer's
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[RunningNode]:
-    framing = f"framing = {{ frame_bytes_max = {UPSTREAM_BYTES_MAX} }}"
-    with running_node(tmp_path / "node", answer_s=1.0, upstream_more=framing) as running:
+    upstream = (
+        f"framing = {{ frame_bytes_max = {UPSTREAM_BYTES_MAX} }}\n"
+        # Never suspected: each request is sent, and its time-out waited for.
+        "health = { suspect_min_s = 60.0, suspect_unknown_s = 60.0, suspect_max_s = 60.0,"
+        " timeouts_max = 1000 }"
+    )
+    with running_node(tmp_path / "node", answer_s=1.0, upstream_more=upstream) as running:
         yield running
 
 
