@@ -224,13 +224,24 @@ class Writer:
         """Fewer rows changed than expected: see which intents were not inserted, and why."""
         for ticket in batch:
             intent = ticket.intent
-            if intent is None:
+            if intent is None or self._is_there(intent.transaction_id):
                 continue
+            # By its key, or, if that was freed later in this batch, as `free_key` renames it.
             row = self._connection.execute(
-                queries.SELECT_TRANSACTIONS + "WHERE t.repeat_key = ?", (intent.repeat_key,)
+                queries.SELECT_TRANSACTIONS + "WHERE t.repeat_key = ?1 OR t.repeat_key > ?1 || '#'"
+                " AND t.repeat_key < ?1 || '$' ORDER BY t.transaction_id DESC LIMIT 1",
+                (intent.repeat_key,),
             ).fetchone()
-            if row is not None and row[0] != intent.transaction_id:
+            if row is None:
+                ticket.error = StoreError("not durable: what it repeats is gone")
+            else:
                 ticket.found = rows.transaction(row)
+
+    def _is_there(self, transaction_id: int) -> bool:
+        found = self._connection.execute(
+            "SELECT 1 FROM transactions WHERE transaction_id = ?", (transaction_id,)
+        )
+        return found.fetchone() is not None
 
     def _fail(self, tickets: list[Ticket], error: Exception, outcome: Outcome) -> None:
         outcome.trouble = f"{type(error).__name__}: {error}"

@@ -136,7 +136,7 @@ async def _run(history: list[list[Any]], path: Path, batch_max: int) -> None:
                 with disk.held():
                     for call in together:
                         expected, use = await _expect(model, store, call, ids)
-                        nursery.start_soon(_check, use, expected, checks)
+                        nursery.start_soon(_check, use, expected, model, checks)
                         await wait_all_tasks_blocked()
             assert len(checks) == len(together)
             for check in checks:
@@ -160,7 +160,9 @@ async def _expect(model: FakeStore, store: SqliteStore, call: Any, ids: Any) -> 
     return True, lambda: store.commit(*call)
 
 
-async def _check(use: Any, expected: object, checks: list[Callable[[], None]]) -> None:
+async def _check(
+    use: Any, expected: object, model: FakeStore, checks: list[Callable[[], None]]
+) -> None:
     result: object
     try:
         result = await use()
@@ -172,7 +174,10 @@ async def _check(use: Any, expected: object, checks: list[Callable[[], None]]) -
         result = True
 
     def check() -> None:
-        assert result == expected
+        # A repeat of what was forgotten by the same commit is refused: there is no answer to give.
+        repeats = not isinstance(expected, bool) and isinstance(expected, int)
+        if not (result is False and repeats and expected not in model.transactions):
+            assert result == expected
 
     checks.append(check)
 
