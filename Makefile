@@ -20,7 +20,7 @@ run: $(VENV)/.runtime ## Start a gateway with two simulated acquirers and three 
 	@$(BIN)/python -m loadtest show --config config/gateway.toml
 
 test: $(VENV)/.dev ## Install what the tests need and run all of them.
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n auto --dist loadfile
 
 check: $(VENV)/.dev ## Format, lint, types and import rules; changes nothing.
 	$(BIN)/ruff format --check .
