@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -46,6 +47,8 @@ from gateway.status import (
     register_gauges,
     register_upstream_gauges,
 )
+from gateway.telemetry.audit import patiently
+from gateway.telemetry.audit_files import AuditFailed
 from gateway.telemetry.events import Event
 from gateway.telemetry.exporter import serve_metrics
 from gateway.telemetry.log import EventLog
@@ -109,9 +112,10 @@ async def run_node(
         # Before anything else: a signal that comes during the start is heard when it is over.
         with trio.open_signal_receiver(*_SIGNALS) as signals:
             async with open_node(whole.prepared, log, clock, fatal=fatal.tell) as node:
-                await _written_down(node, "node.start")
+                await patiently(partial(_written_down, node, "node.start"), node.audit.tell_full)
                 await _serve(node, whole, fatal, signals, ready)
-                await _written_down(node, "node.stop")
+                with contextlib.suppress(AuditFailed):  # it says so itself; the stop is orderly
+                    await _written_down(node, "node.stop")
         log.emit(Event.NODE_STOPPED)
     finally:
         log.close()

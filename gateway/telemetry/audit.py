@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,12 +11,13 @@ import trio
 
 from gateway.clock import Clock, iso_time
 from gateway.telemetry.audit_chain import Head, Who, plain
-from gateway.telemetry.audit_files import AuditFailed, ChainWriter
+from gateway.telemetry.audit_files import AuditFailed, AuditFull, ChainWriter
 from gateway.telemetry.events import Emit, Event
 
 BEGUN, DONE, REFUSED, FAILED = "begun", "done", "refused", "failed"
 
 _BATCH_MAX = 256
+_FULL_RETRY_S = 1.0
 _OUTCOME_CHARS_MAX = 500
 
 
@@ -188,6 +189,11 @@ class AuditLog:
         head = self._writer.head
         self._emit(Event.AUDIT_HEAD, sequence=head.seq, sha256=head.hash)
 
+    def tell_full(self, error: AuditFull) -> None:
+        """Say, once, that there is no room for it."""
+        if not self._failing:
+            self._tell_failed(error)
+
     def _tell_failed(self, error: AuditFailed) -> None:
         self._failing = True
         self._emit(Event.AUDIT_FAILED, reason=str(error))
@@ -198,10 +204,27 @@ class AuditLog:
             self._emit(Event.AUDIT_RECOVERED)
 
 
+async def patiently(
+    attempt: Callable[[], Awaitable[object]], tell: Callable[[AuditFull], None]
+) -> None:
+    """Do it, and again as long as the disk is full. Raises AuditFailed for all else."""
+    while True:
+        try:
+            await attempt()
+        except AuditFull as error:
+            tell(error)
+            await trio.sleep(_FULL_RETRY_S)
+        else:
+            return
+
+
 @asynccontextmanager
 async def opened(log: AuditLog) -> AsyncIterator[AuditLog]:
-    """The log, open as long as the block runs; raises AuditFailed."""
-    await log.open()
+    """The log, open as long as the block runs; raises AuditFailed.
+
+    While the disk is full it waits for room: a store on the same disk could take nothing either.
+    """
+    await patiently(log.open, log.tell_full)
     try:
         yield log
     finally:

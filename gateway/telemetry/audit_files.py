@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -37,6 +38,10 @@ Own = Callable[[str, str, object], Fields]
 
 class AuditFailed(GatewayError):
     """The audit log did not take a record; what was to be recorded must not be done."""
+
+
+class AuditFull(AuditFailed):
+    """There is no room for it on the disk now: it may be tried again."""
 
 
 def file_name(first_seq: int) -> str:
@@ -100,7 +105,7 @@ class ChainWriter:
             return self._go_on()
         except OSError as error:
             self.close()
-            raise AuditFailed(_cannot(self._folder, error)) from None
+            raise _failed(self._folder, error) from None
 
     def append(self, batch: Sequence[Fields]) -> list[Head]:
         """Make records durable, in this order; raises AuditFailed: then none of them is there."""
@@ -111,7 +116,7 @@ class ChainWriter:
             heads = self._write(batch)
         except OSError as error:
             self._suspect = True
-            raise AuditFailed(_cannot(self._folder, error)) from None
+            raise _failed(self._folder, error) from None
         try:
             self._prune()
         except OSError:
@@ -280,6 +285,11 @@ def _missing(left: Head, found: Head) -> str:
     if left.seq > found.seq:
         return f"records {found.seq + 1} to {left.seq} are missing from its end"
     return ""
+
+
+def _failed(folder: Path, error: OSError) -> AuditFailed:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return (AuditFull if full else AuditFailed)(_cannot(folder, error))
 
 
 def _cannot(folder: Path, error: OSError) -> str:

@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
-from gateway.telemetry.audit import AuditLog, opened
+from gateway.telemetry.audit import AuditLog, opened, patiently
 from gateway.telemetry.audit_chain import DAMAGED, GENESIS, PRUNED, TORN, Head
 from gateway.telemetry.audit_files import HEAD_FILE, AuditFailed, chain_files
 from gateway.telemetry.audit_reader import records, verify
@@ -219,6 +221,32 @@ async def test_what_cannot_be_written_is_not_there_and_the_next_one_follows(
         Event.AUDIT_RECOVERED,
         Event.AUDIT_HEAD,
     ]
+
+
+async def test_a_start_on_a_full_disk_waits_for_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    await filled(tmp_path, 3)
+    events = Events()
+    real = os.open
+    full_until_s = trio.current_time() + 10
+
+    def full(*args: Any, **how: Any) -> int:
+        if trio.current_time() < full_until_s:
+            raise OSError(28, "No space left on device")
+        return real(*args, **how)
+
+    log = audit_log(tmp_path, events)
+    monkeypatch.setattr(log._writer, "_take_lock", lambda: full("/dev/null", os.O_RDONLY))
+    writer_open = log._writer.open
+
+    async def attempt() -> None:
+        await trio.lowlevel.checkpoint()
+        writer_open()
+
+    await patiently(attempt, log.tell_full)
+    assert 10 <= trio.current_time() < 12
+    assert events.names() == [Event.AUDIT_FAILED]  # once
 
 
 WRITER = """
