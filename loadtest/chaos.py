@@ -125,7 +125,8 @@ async def run_chaos(options: ChaosOptions, say: Say) -> ChaosResult:
             result = await _run(folder, children, disk, options, say)
         kept = not result.passed
     except Exception:
-        kept = True  # whoever stops it wants nothing of it any more; that is no Exception
+        # Whoever stops it wants nothing of it any more, whatever breaks while it ends.
+        kept = trio.current_effective_deadline() > trio.current_time()
         raise
     finally:
         if disk is not None:

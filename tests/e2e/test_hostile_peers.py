@@ -39,6 +39,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
         drain_s=DRAIN_S,
         idle_s=IDLE_S,
         plain_limits=f"limits = {{ {limits} }}",
+        # One that says nothing is waited for: a stop is to find its requests under way.
+        upstream_more="health = { suspect_unknown_s = 60.0, suspect_max_s = 60.0 }",
     ) as running:
         yield running
         assert running.stop() == 0

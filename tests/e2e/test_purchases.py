@@ -164,8 +164,11 @@ def test_a_suspended_device_is_refused_and_a_revoked_certificate_gets_nowhere(
         peer = node.connect_tls("T0000002")
         assert peer.ask(purchase(1, terminal="T0000002")).response_code == "00"
         node.run("terminals", "suspend", "T0000002", "--reason", "test", *config)
+        assert peer.ended(within_s=5)  # its open connection is cut off
+        peer = node.connect_tls("T0000002")
         assert peer.ask(purchase(2, terminal="T0000002")).response_code == "58"
         node.run("terminals", "resume", "T0000002", "--reason", "test", *config)
+        peer = node.connect_tls("T0000002")
         assert peer.ask(purchase(3, terminal="T0000002")).response_code == "00"
 
         contexts = {version: node.context("T0000002", version=version) for version in VERSIONS}
