@@ -62,6 +62,7 @@ class LinkHealth:
         self._changed = changed
         self._was_silent = False
         self._echo_latencies = Latencies(fade_every=20)
+        self._gaps = Latencies()  # between answers, while requests waited
         self._clear(now_s)
 
     def _clear(self, now_s: float) -> None:
@@ -102,6 +103,8 @@ class LinkHealth:
         On the main path: it does as little as possible.
         """
         self._latencies.add(now_s - asked_s)
+        if asked_s < self._heard_s:  # something was waited for all the time since
+            self._gaps.add(now_s - self._heard_s)
         if asked_s > self._proven_s:
             self._proven_s = asked_s
         self._heard_s = now_s
@@ -139,6 +142,9 @@ class LinkHealth:
         waits = _Waits.of(pending, proven_s=self._proven_s, patience_s=patience_s, now_s=now_s)
         silent_s = None if waits.unproven_s is None else max(waits.unproven_s, self._heard_s)
         suspect_at_s = inf if silent_s is None else silent_s + patience_s
+        quick_s = self._quick_s
+        if waits.unproven_s is not None:
+            suspect_at_s = min(suspect_at_s, self._gap_over_s(waits.unproven_s, quick_s))
         excused = now_s < self._excused_until_s
         lossy = self._is_lossy(waits)
         if self.state is not Health.SUSPECT:
@@ -165,7 +171,7 @@ class LinkHealth:
         self.idle = not busy
         if self.state is not Health.SUSPECT and busy:
             # While there is traffic a look each `patience_s` does for what is asked meanwhile.
-            next_s = min(next_s, suspect_at_s, now_s + patience_s)
+            next_s = min(next_s, suspect_at_s, now_s + min(patience_s, quick_s))
         self._looked_s = now_s
         self._marks.append((now_s, self._answers))
         if excused:
@@ -184,6 +190,23 @@ class LinkHealth:
         if late_s > self._excused_late_s:
             self._excused_late_s = late_s
             self._excused_until_s = now_s + min(late_s, patience_s)
+
+    @property
+    def _quick_s(self) -> float:
+        """A pause between answers that is unusual while requests wait; infinity: not known yet."""
+        settings = self._settings
+        if self._gaps.count < settings.answers_known_min:
+            return inf
+        return max(settings.suspect_min_s, settings.suspect_factor * self._gaps.percentile(_USUAL))
+
+    def _gap_over_s(self, oldest_s: float, quick_s: float) -> float:
+        """When a pause is too long for a link whose oldest request was asked then.
+
+        Under traffic this is known long before one request is overdue by itself.
+        """
+        due_s = oldest_s + self._latencies.percentile(_USUAL)
+        since_s = self._heard_s if oldest_s <= self._heard_s else due_s
+        return max(since_s + quick_s, due_s)
 
     def _is_lossy(self, waits: _Waits) -> bool:
         """Whether too many of what was asked is overdue, though others were answered."""

@@ -248,3 +248,22 @@ def test_a_changed_mind_is_told_once() -> None:
     case.health.lost(1.3, "reset")
     told = [(before.value, after.value) for before, after, _ in case.changes]
     assert told == [("down", "up"), ("up", "suspect"), ("suspect", "down")]
+
+
+def test_under_traffic_a_pause_is_seen_before_a_request_is_overdue_by_itself() -> None:
+    """Answers that took up to 0.5 s came every 10 ms: a pause of 60 ms is not one of theirs."""
+    settings = Settings(suspect_min_s=0.06)
+    latencies = Latencies()
+    health = LinkHealth(settings, latencies)
+    health.ready(0.0)
+    slow_s, now_s = 0.5, 0.0
+    for number in range(1_000):
+        now_s = slow_s + number / 100
+        health.answered(now_s - slow_s, now_s)
+    pending = [now_s - slow_s + (number + 1) / 100 for number in range(50)]
+    patient = health.look(now_s + 0.03, due_s=now_s + 0.03, pending=pending)
+    assert health.state is Health.UP
+    assert patient.next_s <= now_s + 0.1
+    health.look(now_s + 0.08, due_s=now_s + 0.08, pending=pending)
+    assert health.state is Health.SUSPECT
+    assert health.patience_s >= 1.5  # what it would have taken without
