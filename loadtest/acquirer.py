@@ -338,7 +338,8 @@ async def run_acquirer(stop: trio.Event, options: AcquirerOptions) -> dict[str, 
     ledger = AcquirerLedger(options.ledger, synchronous=options.synchronous)
     try:
         host = Host(ledger, SystemClock())
-        commit = GroupCommit(ledger.database)
+        # Without a sync a commit is quicker than the way to a thread and back.
+        commit = GroupCommit(ledger.database, inline=options.synchronous == "NORMAL")
         acquirer = Acquirer(
             host=host,
             commit=commit,

@@ -51,7 +51,8 @@ class _Batch:
 class GroupCommit:
     """Runs work on a database, all that waits in one transaction and in a thread.
 
-    With `inline` it runs in the event loop: a virtual clock waits for no thread.
+    With `inline` it runs in the event loop: a virtual clock waits for no thread, and what is not
+    synced takes no time worth one.
 
     `run` is a task; where a piece of work or the commit fails it raises, the whole batch is
     rolled back and nobody who waits is told anything: a ledger that cannot be written must end
