@@ -405,7 +405,7 @@ async def test_upstreams_are_taken_up(edited: Edited) -> None:
 
 async def test_keys_are_never_shown(edited: Edited) -> None:
     key = edited.folder / "client.key"
-    key.write_text("-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n")
+    key.write_text("-----BEGIN A KEY-----\nc2VjcmV0\n-----END A KEY-----\n")
     edited.change(
         "plain = true",
         'tls = { ca = "client.key", server_name = "north", '
