@@ -20,7 +20,11 @@ from loadtest.addresses import free_ports
 from tests.support import canaries
 from tests.support.node import CODEC, ROOT, SPEC, Peer, RunningNode, purchase
 
+_BURST = 150  # more than any terminal here sends, but one
 _MORE = """
+[rates]
+device = {{ per_s = 0.001, burst = {burst} }}
+
 [[listeners]]
 name = "cups"
 listen = "127.0.0.1:{port}"
@@ -181,6 +185,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoCodeSets]:
             port=node.cups,
             nobody=nobody,
             never=never,
+            burst=_BURST,
             ranges=ranges,
         )
         node.config.write_text(text + more)
@@ -215,6 +220,15 @@ def test_a_rule_and_its_code(node: TwoCodeSets, code_set: str, case: Case) -> No
     answer = peer.ask(case.message(stan))
     assert answer.response_code == (case.iso if code_set == "iso" else case.unionpay)
     assert answer.stan == f"{stan:06d}"
+    peer.close()
+
+
+def test_too_many_messages_a_second_are_96(node: TwoCodeSets, code_set: str) -> None:
+    terminal = "T0000020" if code_set == "iso" else "T0000021"
+    peer = connect(node, code_set)
+    codes = [peer.ask(purchase(number, terminal)).response_code for number in range(1, _BURST + 3)]
+    assert codes == ["00"] * _BURST + ["96"] * 2
+    assert peer.ask(purchase(9_999, "T0000010")).response_code == "00"  # another is not concerned
     peer.close()
 
 
