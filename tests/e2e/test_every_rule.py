@@ -228,8 +228,10 @@ def test_too_many_messages_a_second_are_96(node: TwoCodeSets, code_set: str) -> 
     peer = connect(node, code_set)
     codes = [peer.ask(purchase(number, terminal)).response_code for number in range(1, _BURST + 3)]
     assert codes == ["00"] * _BURST + ["96"] * 2
-    assert peer.ask(purchase(9_999, "T0000010")).response_code == "00"  # another is not concerned
     peer.close()
+    another = connect(node, code_set)
+    assert another.ask(purchase(9_999, "T0000010")).response_code == "00"
+    another.close()
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.rule], ids=lambda case: case.name)
