@@ -66,7 +66,8 @@ class AdminClient:
         connection = self._connect()
         try:
             connection.request(method, path, body, {"Connection": "close"})
-            return _read(connection.getresponse(), progress)
+            with connection.getresponse() as response:  # It holds the socket until it is closed.
+                return _read(response, progress)
         except TimeoutError:
             raise OperatorError(
                 f"the daemon at {self._socket_path} did not answer within {self._timeout_s:g} s"
