@@ -21,7 +21,7 @@ from gateway.settings.findings import Finding, SettingsError
 from gateway.settings.lines import KeyPath, Lines
 from gateway.settings.loader import Configuration
 from gateway.settings.reload import Prepared
-from gateway.settings.schema import Upstream as UpstreamSettings
+from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
 from gateway.settings.sources import list_files
 from gateway.terminals.concentrators import Concentrators
 from gateway.terminals.enrolment import Terms

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.policy.calendars import WeeklyHours
 from gateway.settings.loader import Configuration
-from gateway.settings.schema import OpeningHours
+from gateway.settings.schema_base import OpeningHours
 from gateway.upstreams.conditions import IsOpen
 from gateway.upstreams.routing import Pending, Router, Share, boardings
 

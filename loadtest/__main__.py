@@ -16,7 +16,7 @@ import trio
 import typer
 
 from gateway.errors import GatewayError
-from gateway.settings.schema import Framing
+from gateway.settings.schema_base import Framing
 from loadtest.acquirer import (
     STARTS,
     AcquirerOptions,

@@ -23,7 +23,7 @@ from gateway.policy.blockfiles import Parsed, assemble, parse, written_token
 from gateway.policy.blocklists import EMPTY, Blocklists, ListName
 from gateway.policy.decide import Policy, Subject
 from gateway.policy.permissions import Permissions
-from gateway.settings.schema import Limit, Profile
+from gateway.settings.schema_policy import Limit, Profile
 from gateway.wire.message import Kind, Message
 
 T = TypeVar("T")

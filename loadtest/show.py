@@ -10,7 +10,7 @@ import trio
 
 from gateway.clock import SystemClock, iso_time
 from gateway.settings.loader import Configuration, load
-from gateway.settings.schema import Listener, ServerTls
+from gateway.settings.schema_terminals import Listener, ServerTls
 from loadtest.addresses import HostPort, loopback
 from loadtest.fleet import Fleet, FleetOptions, terminal_names
 from loadtest.ledger import Outcome

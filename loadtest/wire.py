@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import trio
 
 from gateway.errors import PeerError
-from gateway.settings.schema import Framing
+from gateway.settings.schema_base import Framing
 from gateway.wire.codec import Codec
 from gateway.wire.dialect import shipped_dialects
 from gateway.wire.framing import (

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.errors import OperatorError
-from gateway.settings.schema import Operator
+from gateway.settings.schema_operators import Operator
 from gateway.telemetry.audit_chain import Who
 
 _UCRED = struct.Struct("3i")  # pid, uid, gid: struct ucred of Linux, man 7 unix

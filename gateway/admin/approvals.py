@@ -13,7 +13,7 @@ import trio
 
 from gateway.clock import Clock
 from gateway.errors import NoSuchThing, OperatorError
-from gateway.settings.schema import Approvals
+from gateway.settings.schema_operators import Approvals
 
 FILE = "approvals.json"
 _HOUR_MS = 3_600_000

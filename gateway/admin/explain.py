@@ -14,7 +14,7 @@ from gateway.errors import NoSuchThing, ParseError
 from gateway.policy.decide import Policy, Refused, Subject
 from gateway.policy.response_codes import CodeSet, Reason, response_code
 from gateway.settings.loader import Configuration
-from gateway.settings.schema import Listener
+from gateway.settings.schema_terminals import Listener
 from gateway.store.store import Device, DeviceState
 from gateway.transactions.version import Version
 from gateway.upstreams.conditions import subject_of

@@ -28,7 +28,7 @@ from gateway.clock import SystemClock, iso_time
 from gateway.errors import OperatorError
 from gateway.routes import router_of
 from gateway.settings.loader import Configuration, load
-from gateway.settings.schema import Route
+from gateway.settings.schema_upstreams import Route
 from gateway.upstreams.adaptation import Adaptation
 from gateway.upstreams.conditions import Subject
 from gateway.upstreams.routing import Explanation, UpstreamStep

@@ -49,7 +49,7 @@ class MalformedPin(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PinKey:
-    """What a PIN block is encrypted under: a key, or, with a KSN, one that DUKPT derives from it."""
+    """What a PIN block is encrypted under: a key, or with a KSN one that DUKPT derives from it."""
 
     key: StoredKey
     format: PinFormat
@@ -103,9 +103,9 @@ class MessageSecurity(Protocol):
     def import_under(
         self, wrapped: bytes, master: StoredKey, form: KeyForm, *, as_: StoredKey
     ) -> StoredKey:
-        """The other side's key, kept as `as_` says, with its check value and wrapped value filled in.
+        """The other side's key, kept as `as_` says, its check value and wrapped value filled in.
 
-        Raises OperatorError where it does not unwrap, or has the wrong length or parity rules.
+        Raises OperatorError where it does not unwrap, or has not its algorithm's length.
         """
         ...
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from gateway.policy.calendars import business_day, hour_window, minute_of_day, minute_window
 from gateway.policy.response_codes import Reason
-from gateway.settings.schema import Limit
+from gateway.settings.schema_policy import Limit
 from gateway.wire.message import Kind
 
 # A clock that is put right by less than this stays in its window; beyond, the old one was wrong.

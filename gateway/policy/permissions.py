@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 from gateway.policy.calendars import WeeklyHours
 from gateway.policy.limits import LimitRule, limit_rule
 from gateway.settings.lines import KeyPath
-from gateway.settings.schema import Limit, Merchant, Profile
+from gateway.settings.schema_policy import Limit, Merchant, Profile
 from gateway.wire.entry_mode import EntryMode
 from gateway.wire.id_patterns import MerchantSet
 from gateway.wire.message import Kind

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from gateway.settings.schema import Rate
-from gateway.settings.schema import Rates as Settings
+from gateway.settings.schema_policy import Rate
+from gateway.settings.schema_policy import Rates as Settings
 
 
 class Buckets:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gateway.settings.schema import Concentrator
+from gateway.settings.schema_terminals import Concentrator
 from gateway.terminals.identity import (
     ConcentratorRule,
     Network,

@@ -14,7 +14,7 @@ import trio
 
 from gateway.clock import Clock
 from gateway.errors import FrameError, ParseError, PeerError
-from gateway.settings.schema import Listener as ListenerSettings
+from gateway.settings.schema_terminals import Listener as ListenerSettings
 from gateway.telemetry.events import Emit, Event
 from gateway.terminals.dispatch import Dispatcher
 from gateway.terminals.gate import Gate

@@ -8,7 +8,7 @@ from gateway.clock import Clock
 from gateway.errors import EncodeError, FrameError, ParseError
 from gateway.policy.rates import Rates
 from gateway.policy.response_codes import Reason, response_code
-from gateway.settings.schema import Listener as ListenerSettings
+from gateway.settings.schema_terminals import Listener as ListenerSettings
 from gateway.store.store import Device, DeviceState
 from gateway.telemetry.events import Emit, Event
 from gateway.terminals.gate import Gate

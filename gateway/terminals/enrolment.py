@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.errors import OperatorError
-from gateway.settings.schema import DeviceRange
+from gateway.settings.schema_terminals import DeviceRange
 from gateway.store.store import Device, DeviceState
 from gateway.terminals import device_fields
 from gateway.terminals.identity import ANY_MERCHANT

@@ -11,7 +11,7 @@ from ipaddress import ip_network
 
 import trio
 
-from gateway.settings.schema import Listener as ListenerSettings
+from gateway.settings.schema_terminals import Listener as ListenerSettings
 from gateway.telemetry.events import Event
 from gateway.terminals.connection import Connection, Service
 from gateway.terminals.identity import in_networks

@@ -12,7 +12,7 @@ import trio
 
 from gateway.clock import Clock
 from gateway.errors import NoSuchThing, OperatorError
-from gateway.settings.schema import DeviceRange
+from gateway.settings.schema_terminals import DeviceRange
 from gateway.store.store import Device, DeviceState, PutDevice, Store, TouchDevice
 from gateway.telemetry.events import Emit, Event
 from gateway.terminals import device_fields, roster

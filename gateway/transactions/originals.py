@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from gateway.policy.response_codes import Reason, may_be_approved
-from gateway.settings.schema import Upstream as UpstreamSettings
+from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
 from gateway.store.store import State, Store, Transaction
 from gateway.transactions import duplicates
 from gateway.transactions.graves import Graves

@@ -10,7 +10,7 @@ import trio
 from gateway.clock import Clock
 from gateway.errors import InDoubt, KeyUnavailable, NotSent, StoreError
 from gateway.policy.response_codes import may_be_approved
-from gateway.settings.schema import Upstream as UpstreamSettings
+from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
 from gateway.store.store import (
     EndReversal,
     NoteAttempt,

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from gateway.errors import NotSent
 from gateway.settings.boarding import BoardedTerminal, BoardedTerminals
-from gateway.settings.schema import Upstream as UpstreamSettings
+from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
 from gateway.wire.id_patterns import MERCHANT_ID_CHARS_MAX, padded
 from gateway.wire.message import MERCHANT_ID, TERMINAL_ID, Message
 

@@ -11,7 +11,7 @@ import outcome
 import trio
 
 from gateway.errors import EncodeError, FrameError, InDoubt, NotSent, ParseError
-from gateway.settings.schema import Upstream as UpstreamSettings
+from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
 from gateway.telemetry.events import Emit, Event
 from gateway.upstreams.correlation import Match, Pending, PendingTable
 from gateway.wire.codec import Codec

@@ -11,7 +11,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from gateway.settings.schema import OpeningHours, Route, TerminalGroup
+from gateway.settings.schema_base import OpeningHours
+from gateway.settings.schema_upstreams import Route, TerminalGroup
 from gateway.wire.entry_mode import EntryMode, entry_mode
 from gateway.wire.id_patterns import MerchantSet, TerminalSet
 from gateway.wire.message import (

@@ -10,7 +10,7 @@ import trio
 
 from gateway.clock import Clock, utc
 from gateway.errors import NotSent
-from gateway.settings.schema import Upstream as UpstreamSettings
+from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
 from gateway.telemetry.events import Emit, Event
 from gateway.upstreams.channel import Channel, Wire, network_answer
 from gateway.upstreams.correlation import Pending

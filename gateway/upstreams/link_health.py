@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 
-from gateway.settings.schema import Health as HealthSettings
+from gateway.settings.schema_upstreams import Health as HealthSettings
 from gateway.upstreams.health import LINK_TRANSITIONS, Changed, Health, LinkEvidence
 from gateway.upstreams.latencies import Latencies
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import trio
 
-from gateway.settings.schema import Upstream as UpstreamSettings
+from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
 from gateway.upstreams.link import Link
 from gateway.upstreams.protocol import CONNECTED, LinkEvent
 

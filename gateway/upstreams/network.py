@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from gateway.settings.schema import Network
+from gateway.settings.schema_upstreams import Network
 from gateway.wire.message import (
     NETWORK_CODE,
     RESPONSE_CODE,

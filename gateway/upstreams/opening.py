@@ -11,8 +11,8 @@ from ipaddress import ip_address, ip_network
 
 import trio
 
-from gateway.settings.schema import ClientTls
-from gateway.settings.schema import Upstream as UpstreamSettings
+from gateway.settings.schema_upstreams import ClientTls
+from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
 from gateway.telemetry.events import Emit, Event
 from gateway.wire.stream import TcpStream, connect, listening_socket, tune
 from gateway.wire.tls import handshake_reason, names_of

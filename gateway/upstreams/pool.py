@@ -8,7 +8,7 @@ from functools import partial
 import trio
 
 from gateway.errors import StoreError
-from gateway.settings.schema import Group
+from gateway.settings.schema_upstreams import Group
 from gateway.upstreams.budget import MoveBudget
 from gateway.upstreams.health import Health
 from gateway.upstreams.stan import StanRing

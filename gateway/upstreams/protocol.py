@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 
-from gateway.settings.schema import Backoff
+from gateway.settings.schema_base import Backoff
 
 
 class LinkState(StrEnum):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.settings.boarding import BoardedTerminals
-from gateway.settings.schema import Group, OpeningHours, Route, TerminalGroup
-from gateway.settings.schema import Upstream as UpstreamSettings
+from gateway.settings.schema_base import OpeningHours
+from gateway.settings.schema_upstreams import Group, Route, TerminalGroup
+from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
 from gateway.upstreams.conditions import Conditions, IsOpen, OpeningTimes, Subject
 from gateway.wire.id_patterns import MerchantSet
 

@@ -14,7 +14,7 @@ import trio
 from gateway.clock import Clock
 from gateway.errors import NotSent, StoreError
 from gateway.settings.boarding import BoardedTerminals
-from gateway.settings.schema import Upstream as UpstreamSettings
+from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
 from gateway.telemetry.events import Emit, Event
 from gateway.upstreams.adaptation import Adaptation
 from gateway.upstreams.correlation import LateRequests, Pending, answer_key

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 
-from gateway.settings.schema import Health as HealthSettings
+from gateway.settings.schema_upstreams import Health as HealthSettings
 from gateway.upstreams.health import (
     EJECTING,
     UPSTREAM_TRANSITIONS,

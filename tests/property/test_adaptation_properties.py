@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.settings.boarding import BoardedTerminal
-from gateway.settings.schema import Upstream
+from gateway.settings.schema_upstreams import Upstream
 from gateway.upstreams.adaptation import Adaptation
 from gateway.wire.message import Message
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.settings.schema import Health as HealthSettings
+from gateway.settings.schema_upstreams import Health as HealthSettings
 from gateway.upstreams.health import Health
 from tests.support.wire_sim import Wire
 

@@ -15,7 +15,7 @@ from gateway.policy.card_numbers import holds_card_number, passes_luhn
 from gateway.policy.decide import Policy, Refused, Subject
 from gateway.policy.limits import Limits, Use, limit_rule
 from gateway.policy.permissions import CardRanges, Permissions
-from gateway.settings.schema import AmountBounds, Limit, Merchant, Profile
+from gateway.settings.schema_policy import AmountBounds, Limit, Merchant, Profile
 from gateway.wire.message import Kind, Message
 
 NAMES = st.sampled_from(list(ListName))

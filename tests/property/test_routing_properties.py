@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.settings.schema import Group, Member, Route, TerminalGroup
+from gateway.settings.schema_upstreams import Group, Member, Route, TerminalGroup
 from gateway.upstreams.conditions import Subject
 from gateway.upstreams.routing import Router
 from gateway.wire.entry_mode import EntryMode

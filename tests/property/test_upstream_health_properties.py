@@ -7,7 +7,7 @@ from math import inf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.settings.schema import Health as Settings
+from gateway.settings.schema_upstreams import Health as Settings
 from gateway.upstreams.health import UPSTREAM_TRANSITIONS, Health
 from gateway.upstreams.upstream_health import UpstreamHealth
 

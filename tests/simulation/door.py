@@ -6,7 +6,7 @@ from typing import cast
 
 import trio
 
-from gateway.settings.schema import Deadlines, Listener
+from gateway.settings.schema_terminals import Deadlines, Listener
 from gateway.terminals.connection import Connection, Service
 from gateway.wire.stream import TcpStream
 from tests.simulation.network import SimulatedStream

@@ -17,16 +17,12 @@ from gateway.policy.decide import Policy
 from gateway.policy.permissions import Permissions
 from gateway.policy.rates import Rates
 from gateway.policy.response_codes import APPROVED
-from gateway.settings.schema import (
-    Backoff,
-    DeviceRange,
-    Group,
-    Member,
-    Profile,
-    Route,
-)
-from gateway.settings.schema import Rates as RatesSettings
-from gateway.settings.schema import Upstream as UpstreamSettings
+from gateway.settings.schema_base import Backoff
+from gateway.settings.schema_policy import Profile
+from gateway.settings.schema_policy import Rates as RatesSettings
+from gateway.settings.schema_terminals import DeviceRange
+from gateway.settings.schema_upstreams import Group, Member, Route
+from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
 from gateway.store.store import ReserveStans
 from gateway.telemetry.events import Emit
 from gateway.terminals.connection import Service

@@ -20,7 +20,7 @@ from gateway.admin.transactions import ReversalOperations, TransactionOperations
 from gateway.clock import SystemClock
 from gateway.errors import InDoubt, OperatorError
 from gateway.settings.reload import ReloadReport
-from gateway.settings.schema import DeviceRange
+from gateway.settings.schema_terminals import DeviceRange
 from gateway.store.store import EndReversal, OweReversal, State
 from gateway.telemetry.events import Event
 from gateway.terminals.registry import Registry

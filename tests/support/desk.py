@@ -14,7 +14,7 @@ from gateway.admin.desk import Desk
 from gateway.admin.guard import Guard
 from gateway.admin.operations import Operations
 from gateway.clock import Clock, SystemClock
-from gateway.settings.schema import Approvals, Operator
+from gateway.settings.schema_operators import Approvals, Operator
 from gateway.telemetry.audit import AuditLog, opened
 from gateway.telemetry.events import Emit
 

@@ -17,8 +17,10 @@ from gateway.clock import VirtualClock
 from gateway.policy.decide import Policy
 from gateway.policy.permissions import Permissions
 from gateway.policy.response_codes import APPROVED, CodeSet
-from gateway.settings.schema import Backoff, Group, Health, Member, Network, Profile, Route
-from gateway.settings.schema import Upstream as UpstreamSettings
+from gateway.settings.schema_base import Backoff
+from gateway.settings.schema_policy import Profile
+from gateway.settings.schema_upstreams import Group, Health, Member, Network, Route
+from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
 from gateway.store.store import (
     Device,
     DeviceState,

@@ -10,7 +10,7 @@ import trio
 from gateway.admin.controls import Controls
 from gateway.admin.upstreams import UpstreamOperations, Views
 from gateway.clock import Clock
-from gateway.settings.schema import Network
+from gateway.settings.schema_upstreams import Network
 from gateway.store.store import Store
 from gateway.telemetry.events import Emit
 from gateway.upstreams.pool import Pool

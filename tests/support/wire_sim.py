@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from math import inf
 
-from gateway.settings.schema import Health as HealthSettings
+from gateway.settings.schema_upstreams import Health as HealthSettings
 from gateway.upstreams.health import Health
 from gateway.upstreams.latencies import Latencies
 from gateway.upstreams.link_health import LinkHealth

@@ -24,7 +24,8 @@ from gateway.admin.server import serve_admin
 from gateway.admin.transactions import ReversalOperations, TransactionOperations
 from gateway.clock import SystemClock
 from gateway.errors import NoSuchThing, OperatorError
-from gateway.settings.schema import Approvals, DeviceRange, Operator
+from gateway.settings.schema_operators import Approvals, Operator
+from gateway.settings.schema_terminals import DeviceRange
 from gateway.telemetry.audit_reader import records
 from gateway.telemetry.events import Event
 from gateway.terminals.registry import Registry

@@ -17,7 +17,7 @@ from gateway.admin.guard import ApprovalWanted, NotAllowed
 from gateway.admin.operations import TerminalOperations
 from gateway.clock import SystemClock, VirtualClock
 from gateway.errors import NoSuchThing, OperatorError
-from gateway.settings.schema import Approvals, Operator
+from gateway.settings.schema_operators import Approvals, Operator
 from gateway.telemetry.audit_chain import Record
 from gateway.telemetry.audit_files import AuditFailed
 from gateway.telemetry.audit_reader import records, verify

@@ -17,7 +17,7 @@ from gateway.admin.api import AdminApi, BadArguments
 from gateway.admin.guard import ApprovalWanted, NotAllowed
 from gateway.clock import VirtualClock
 from gateway.errors import InDoubt, NoSuchThing, NotSent, OperatorError, StoreError
-from gateway.settings.schema import Approvals, Operator
+from gateway.settings.schema_operators import Approvals, Operator
 from gateway.status import register_upstream_gauges
 from gateway.telemetry.audit_reader import records
 from gateway.telemetry.events import ALARMS, CLEARS, Event

@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from gateway.clock import SystemClock
 from gateway.keys.authority import Authority
 from gateway.keys.credentials import write_credentials
-from gateway.settings.schema import Framing
+from gateway.settings.schema_base import Framing
 from gateway.wire.message import Message, response_mti
 from gateway.wire.tls import client_context
 from loadtest.acquirer import Acquirer, Tls, calling_tls, serving_tls

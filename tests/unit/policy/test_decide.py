@@ -9,7 +9,7 @@ import pytest
 from gateway.policy.decide import Allowed, Policy, Refused, Subject
 from gateway.policy.permissions import Permissions
 from gateway.policy.response_codes import Reason
-from gateway.settings.schema import Profile
+from gateway.settings.schema_policy import Profile
 from gateway.wire.message import Kind, Message
 
 POLICY = Policy(

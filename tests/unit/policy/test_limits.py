@@ -11,7 +11,7 @@ import pytest
 from gateway.policy.calendars import business_day
 from gateway.policy.limits import LimitRule, Limits, Looking, OverLimit, Use, limit_rule
 from gateway.policy.response_codes import Reason
-from gateway.settings.schema import Limit
+from gateway.settings.schema_policy import Limit
 
 PARIS = ZoneInfo("Europe/Paris")
 HOUR_MS = 3_600_000

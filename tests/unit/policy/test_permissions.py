@@ -15,13 +15,8 @@ from gateway.policy.limits import Limits
 from gateway.policy.permissions import CardRanges, Permissions
 from gateway.policy.response_codes import CodeSet, Reason, response_code
 from gateway.settings.lines import KeyPath
-from gateway.settings.schema import (
-    AmountBounds,
-    Limit,
-    Merchant,
-    OpeningHours,
-    Profile,
-)
+from gateway.settings.schema_base import OpeningHours
+from gateway.settings.schema_policy import AmountBounds, Limit, Merchant, Profile
 from gateway.wire.entry_mode import EntryMode
 from gateway.wire.message import Kind, Message
 

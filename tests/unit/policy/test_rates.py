@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from gateway.policy.rates import Buckets, Rates
-from gateway.settings.schema import Rate
-from gateway.settings.schema import Rates as Settings
+from gateway.settings.schema_policy import Rate
+from gateway.settings.schema_policy import Rates as Settings
 
 
 def test_a_burst_and_then_the_rate() -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.policy.rates import Rates
-from gateway.settings.schema import Listener as ListenerSettings
-from gateway.settings.schema import Rates as RatesSettings
+from gateway.settings.schema_policy import Rates as RatesSettings
+from gateway.settings.schema_terminals import Listener as ListenerSettings
 from gateway.store.store import Device
 from gateway.telemetry.events import Event
 from gateway.terminals.dispatch import Dispatcher

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.settings.schema import Concentrator
+from gateway.settings.schema_terminals import Concentrator
 from gateway.terminals.concentrators import Concentrators
 
 FOUND = Concentrators(

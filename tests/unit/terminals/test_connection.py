@@ -11,8 +11,8 @@ import trio
 import trio.testing
 
 from gateway.clock import SystemClock
-from gateway.settings.schema import Deadlines
-from gateway.settings.schema import Listener as ListenerSettings
+from gateway.settings.schema_terminals import Deadlines
+from gateway.settings.schema_terminals import Listener as ListenerSettings
 from gateway.store.store import Device
 from gateway.telemetry.events import Event
 from gateway.terminals.connection import Connection, Service

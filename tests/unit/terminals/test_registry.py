@@ -11,7 +11,7 @@ import trio.testing
 
 from gateway.clock import VirtualClock
 from gateway.errors import NoSuchThing, OperatorError, StoreError
-from gateway.settings.schema import DeviceRange
+from gateway.settings.schema_terminals import DeviceRange
 from gateway.store.store import Device, DeviceState
 from gateway.telemetry.events import Event
 from gateway.terminals.registry import MOVES, Move, Registry

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.clock import VirtualClock
 from gateway.errors import OperatorError, StoreError
-from gateway.settings.schema import DeviceRange
+from gateway.settings.schema_terminals import DeviceRange
 from gateway.store.store import DeviceState
 from gateway.terminals.registry import Imported, Registry
 from gateway.terminals.roster import RosterRefused

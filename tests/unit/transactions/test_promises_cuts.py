@@ -13,7 +13,7 @@ import trio.lowlevel
 import trio.testing
 
 from gateway.clock import VirtualClock
-from gateway.settings.schema import Backoff
+from gateway.settings.schema_base import Backoff
 from gateway.store.store import Device, State
 from gateway.transactions.request import Reply
 from gateway.wire.message import Kind, Message

@@ -16,7 +16,7 @@ from trio.testing import MockClock
 from gateway.clock import VirtualClock
 from gateway.policy.response_codes import Reason
 from gateway.settings.boarding import BoardedTerminal, BoardedTerminals
-from gateway.settings.schema import Group, Member, Route
+from gateway.settings.schema_upstreams import Group, Member, Route
 from gateway.store.store import ReserveStans, State
 from gateway.transactions.version import Version
 from gateway.upstreams.routing import Router, boardings

@@ -12,7 +12,8 @@ from gateway.policy.decide import Policy
 from gateway.policy.limits import Limits
 from gateway.policy.permissions import Permissions
 from gateway.policy.response_codes import Reason
-from gateway.settings.schema import Group, Limit, Member, Profile, Route
+from gateway.settings.schema_policy import Limit, Profile
+from gateway.settings.schema_upstreams import Group, Member, Route
 from gateway.store.store import State
 from gateway.transactions.spending import count_again
 from gateway.transactions.version import Version

@@ -9,7 +9,8 @@ import trio.testing
 from gateway.policy.decide import Policy
 from gateway.policy.limits import Limits
 from gateway.policy.permissions import Permissions
-from gateway.settings.schema import Group, Member, Profile, Route
+from gateway.settings.schema_policy import Profile
+from gateway.settings.schema_upstreams import Group, Member, Route
 from gateway.transactions.version import Version
 from gateway.upstreams.routing import Router
 from gateway.wire.message import Kind

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.errors import NotSent
 from gateway.settings.boarding import BoardedTerminal
-from gateway.settings.schema import Upstream
+from gateway.settings.schema_upstreams import Upstream
 from gateway.upstreams.adaptation import Adaptation, CannotAdapt
 from gateway.wire.message import Message
 

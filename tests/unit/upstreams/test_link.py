@@ -12,7 +12,8 @@ import trio.testing
 
 from gateway.clock import VirtualClock
 from gateway.errors import InDoubt, NotSent
-from gateway.settings.schema import Backoff, Network, Upstream
+from gateway.settings.schema_base import Backoff
+from gateway.settings.schema_upstreams import Network, Upstream
 from gateway.telemetry.events import Event
 from gateway.upstreams.correlation import Pending
 from gateway.upstreams.latencies import Latencies

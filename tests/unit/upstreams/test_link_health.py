@@ -7,7 +7,7 @@ from math import inf
 
 import pytest
 
-from gateway.settings.schema import Health as Settings
+from gateway.settings.schema_upstreams import Health as Settings
 from gateway.upstreams.health import Health
 from gateway.upstreams.latencies import Latencies
 from gateway.upstreams.link_health import LinkHealth, Look

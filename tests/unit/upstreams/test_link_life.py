@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings.schema import Backoff
+from gateway.settings.schema_base import Backoff
 from gateway.upstreams.protocol import (
     _MOVES,
     _STAYS,

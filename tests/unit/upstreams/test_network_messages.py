@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.settings.schema import Network
+from gateway.settings.schema_upstreams import Network
 from gateway.upstreams.network import STYLES, NetworkMessages, accepted
 from gateway.wire.codec import Codec
 from gateway.wire.dialect import shipped_dialects

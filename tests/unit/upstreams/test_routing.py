@@ -12,14 +12,8 @@ import pytest
 
 from gateway.routes import opening_times
 from gateway.settings.boarding import BoardedTerminal
-from gateway.settings.schema import (
-    Group,
-    Member,
-    OpeningHours,
-    Route,
-    TerminalGroup,
-    Upstream,
-)
+from gateway.settings.schema_base import OpeningHours
+from gateway.settings.schema_upstreams import Group, Member, Route, TerminalGroup, Upstream
 from gateway.upstreams.conditions import Subject, subject_of
 from gateway.upstreams.routing import Boarding, Router, boardings
 from gateway.wire.entry_mode import EntryMode

@@ -12,8 +12,9 @@ import trio.testing
 
 from gateway.clock import VirtualClock
 from gateway.errors import InDoubt, NotSent, StoreError
-from gateway.settings.schema import Backoff, Group, Health, Member, Network
-from gateway.settings.schema import Upstream as UpstreamSettings
+from gateway.settings.schema_base import Backoff
+from gateway.settings.schema_upstreams import Group, Health, Member, Network
+from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
 from gateway.telemetry.events import Event
 from gateway.upstreams.budget import MoveBudget
 from gateway.upstreams.pool import Pool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.errors import EncodeError, FrameError
-from gateway.settings.schema import Framing
+from gateway.settings.schema_base import Framing
 from gateway.wire.framing import Frame, FrameReader, FramingSpec, answering_tpdu, encode_frame
 
 BODY = b"0800" + b"0" * 16
