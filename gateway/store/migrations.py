@@ -136,6 +136,21 @@ CREATE TABLE devices (
     last_seen_ms INTEGER NOT NULL
 ) STRICT;
 
+-- Keys of terminals and upstreams, wrapped; the key-encryption key is not in the store.
+CREATE TABLE keys (
+    owner TEXT NOT NULL,
+    purpose TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    algorithm TEXT NOT NULL,
+    state TEXT NOT NULL,
+    start_ms INTEGER NOT NULL,
+    end_ms INTEGER NOT NULL, -- 0: no end
+    check_value TEXT NOT NULL,
+    kek TEXT NOT NULL,
+    wrapped BLOB NOT NULL, -- empty once destroyed
+    PRIMARY KEY (owner, purpose, version)
+) STRICT, WITHOUT ROWID;
+
 -- For people: `SELECT * FROM ledger ORDER BY transaction_id DESC LIMIT 20`.
 CREATE VIEW ledger AS
 SELECT transaction_id,
@@ -351,6 +366,52 @@ CREATE TRIGGER free_key INSTEAD OF INSERT ON other_operations WHEN new.operation
     UPDATE transactions SET repeat_key = repeat_key || '#' || transaction_id
         WHERE transaction_id = new.id;
     SELECT RAISE(ABORT, 'no such transaction') WHERE changes() = 0;
+END;
+
+-- a: JSON array of owner, purpose, algorithm, state, start_ms, end_ms, check_value and kek.
+CREATE TRIGGER put_key INSTEAD OF INSERT ON other_operations WHEN new.operation = 20 BEGIN
+    INSERT INTO keys VALUES (
+            new.a ->> 0, new.a ->> 1, new.id, new.a ->> 2, new.a ->> 3, new.a ->> 4, new.a ->> 5,
+            new.a ->> 6, new.a ->> 7, new.b
+        )
+        ON CONFLICT (owner, purpose, version) DO UPDATE SET
+            algorithm = excluded.algorithm,
+            state = excluded.state,
+            start_ms = excluded.start_ms,
+            end_ms = excluded.end_ms,
+            check_value = excluded.check_value,
+            kek = excluded.kek,
+            wrapped = excluded.wrapped
+            WHERE keys.state <> 'destroyed';
+    SELECT RAISE(ABORT, 'the key is destroyed') WHERE changes() = 0;
+END;
+
+-- b: JSON array of purposes; empty: all.
+CREATE TRIGGER destroy_keys INSTEAD OF INSERT ON other_operations WHEN new.operation = 21 BEGIN
+    UPDATE keys SET
+            state = 'destroyed',
+            wrapped = x'',
+            end_ms = iif(end_ms = 0, new.c, min(end_ms, new.c))
+        WHERE owner = new.a AND state <> 'destroyed' AND (
+            new.b = '[]' OR purpose IN (SELECT value FROM json_each(new.b))
+        );
+END;
+
+-- c: the name of the key-encryption key and d: the wrapped key, as they were; e and f: as they are.
+CREATE TRIGGER rewrap_key INSTEAD OF INSERT ON other_operations WHEN new.operation = 22 BEGIN
+    UPDATE keys SET kek = new.e, wrapped = new.f
+        WHERE owner = new.a AND purpose = new.b AND version = new.id
+            AND kek = new.c AND wrapped = new.d AND state <> 'destroyed';
+END;
+
+-- The highest version stays: the next is counted from it.
+CREATE TRIGGER forget_keys INSTEAD OF INSERT ON other_operations WHEN new.operation = 23 BEGIN
+    DELETE FROM keys
+        WHERE owner = new.a AND purpose = new.b AND version < new.id
+            AND state IN ('expired', 'destroyed')
+            AND version < (
+                SELECT max(version) FROM keys WHERE owner = new.a AND purpose = new.b
+            );
 END;
 
 CREATE TRIGGER put_note INSTEAD OF INSERT ON other_operations WHEN new.operation = 18 BEGIN

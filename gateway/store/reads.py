@@ -9,7 +9,8 @@ import apsw
 import trio
 
 from gateway.errors import StoreError
-from gateway.store import queries, rows, search
+from gateway.keys.records import StoredKey
+from gateway.store import key_rows, queries, rows, search
 from gateway.store.store import (
     Batch,
     BatchTotals,
@@ -165,6 +166,11 @@ class Reads:
 
     async def devices(self) -> list[Device]:
         return [rows.device(row) for row in await self._read(queries.SELECT_DEVICES)]
+
+    async def keys(self) -> list[StoredKey]:
+        """See `Store.keys`."""
+        found: Any = await self._search(lambda reader: reader.execute(key_rows.SELECT).fetchall())
+        return key_rows.keys(found)
 
     async def notes(self, prefix: str) -> dict[str, str]:
         found = await self._read(

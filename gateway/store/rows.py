@@ -9,13 +9,16 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.store import key_rows
 from gateway.store.store import (
     Batch,
     BatchTotals,
+    DestroyKeys,
     Device,
     DeviceState,
     EndReversal,
     Forget,
+    ForgetKeys,
     FreeKey,
     MarkDelivered,
     MarkManyDelivered,
@@ -25,11 +28,13 @@ from gateway.store.store import (
     OweReversal,
     PutBatch,
     PutDevice,
+    PutKey,
     PutNote,
     PutTombstone,
     PutUpload,
     Reroute,
     ReserveStans,
+    RewrapKey,
     Settle,
     Spent,
     StanBlock,
@@ -42,6 +47,7 @@ from gateway.store.store import (
 from gateway.wire.message import Kind
 
 Row = tuple[Any, ...]
+_Writer = Callable[[Any], tuple[Row, int]]
 COLUMNS: Final = 9  # of the view `operations`, which migrations.py defines with what each does
 
 # How many rows of tables each operation changes where nothing is in its way. A batch that changed
@@ -249,11 +255,15 @@ def _free_key(change: FreeKey) -> tuple[Row, int]:
     return _padded(19, change.transaction_id), 1
 
 
+def _key_writer(number: int, of: key_rows.Values, changes: int) -> _Writer:
+    return lambda change: (_padded(number, *of(change)), changes)
+
+
 def _padded(*values: object) -> Row:
     return values + (None,) * (COLUMNS - len(values))
 
 
-_WRITERS: Final[dict[type, Callable[[Any], tuple[Row, int]]]] = {
+_WRITERS: Final[dict[type, _Writer]] = {
     Settle: _settle,
     MarkDelivered: _mark_delivered,
     MarkManyDelivered: _mark_many_delivered,
@@ -271,6 +281,10 @@ _WRITERS: Final[dict[type, Callable[[Any], tuple[Row, int]]]] = {
     Trim: _trim,
     PutNote: _put_note,
     FreeKey: _free_key,
+    PutKey: _key_writer(20, key_rows.put, 1),
+    DestroyKeys: _key_writer(21, key_rows.destroy, _MANY),
+    RewrapKey: _key_writer(22, key_rows.rewrap, _MANY),
+    ForgetKeys: _key_writer(23, key_rows.forget, _MANY),
 }
 
 # --- and back -------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from gateway.keys.records import KeyPurpose, StoredKey
 from gateway.wire.message import Kind
 
 
@@ -336,6 +337,47 @@ class PutNote:
 
 
 @dataclass(frozen=True, slots=True)
+class PutKey:
+    """A version of a key is new, or takes another state or end.
+
+    One that is destroyed stays so: to put it again fails the whole call.
+    """
+
+    key: StoredKey
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyKeys:
+    """An owner's keys are destroyed: their wrapped values go, the rows stay as a record of them."""
+
+    owner: str
+    at_ms: int
+    purposes: tuple[KeyPurpose, ...] = ()  # empty: all
+
+
+@dataclass(frozen=True, slots=True)
+class RewrapKey:
+    """A key's value is wrapped under another key-encryption key.
+
+    Nothing is changed where the key is no longer wrapped as `before` was: it was destroyed, or is
+    wrapped anew already.
+    """
+
+    before: StoredKey
+    kek: str
+    wrapped: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetKeys:
+    """The rows of an owner's old versions go, once they are expired or destroyed."""
+
+    owner: str
+    purpose: KeyPurpose
+    below_version: int
+
+
+@dataclass(frozen=True, slots=True)
 class Forget:
     """Delete transactions and all that belongs to them.
 
@@ -381,6 +423,10 @@ Operation = (
     | TouchDevice
     | PutNote
     | FreeKey
+    | PutKey
+    | DestroyKeys
+    | RewrapKey
+    | ForgetKeys
 )
 
 
@@ -534,6 +580,10 @@ class Store(Protocol):
         ...
 
     async def devices(self) -> list[Device]: ...
+
+    async def keys(self) -> list[StoredKey]:
+        """Every version of every key, the oldest of an owner's purpose first."""
+        ...
 
     async def notes(self, prefix: str) -> dict[str, str]:
         """The small facts whose names begin so."""

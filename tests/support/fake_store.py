@@ -11,14 +11,17 @@ from typing import Any
 import trio
 
 from gateway.errors import StoreError, StoreOverloaded
+from gateway.keys.records import KeyPurpose, StoredKey, StoredKeyState
 from gateway.store.store import (
     Batch,
     BatchTotals,
     Compared,
     Criteria,
+    DestroyKeys,
     Device,
     EndReversal,
     Forget,
+    ForgetKeys,
     FreeKey,
     Leftover,
     MarkDelivered,
@@ -29,11 +32,13 @@ from gateway.store.store import (
     OweReversal,
     PutBatch,
     PutDevice,
+    PutKey,
     PutNote,
     PutTombstone,
     PutUpload,
     Reroute,
     ReserveStans,
+    RewrapKey,
     Settle,
     Spent,
     StanBlock,
@@ -83,6 +88,7 @@ class FakeStore:
     batches_by_key: dict[tuple[str, int], Batch] = field(default_factory=dict)
     uploaded: dict[tuple[str, int, str], PutUpload] = field(default_factory=dict)
     noted: dict[str, str] = field(default_factory=dict)
+    kept_keys: dict[tuple[str, KeyPurpose, int], StoredKey] = field(default_factory=dict)
     partly_reversed: dict[int, int] = field(default_factory=dict)
     following: dict[int, int] = field(default_factory=dict)  # what follows -> its original
     rrns: dict[int, str] = field(default_factory=dict)  # as answered
@@ -257,6 +263,10 @@ class FakeStore:
         await self._read()
         return list(self.devices_by_id.values())
 
+    async def keys(self) -> list[StoredKey]:
+        await self._read()
+        return [key for _, key in sorted(self.kept_keys.items())]
+
     async def notes(self, prefix: str) -> dict[str, str]:
         await self._read()
         return {name: text for name, text in self.noted.items() if name.startswith(prefix)}
@@ -355,6 +365,7 @@ class FakeStore:
             self.batches_by_key,
             self.uploaded,
             self.noted,
+            self.kept_keys,
             self.partly_reversed,
             self.rrns,
             self.following,
@@ -366,8 +377,51 @@ class FakeStore:
             raise StoreError("refused by the store: no such transaction")
         self.transactions[transaction_id] = replace(known, **changes)
 
+    def _put_key(self, key: StoredKey) -> None:
+        name = key.owner, key.purpose, key.version
+        known = self.kept_keys.get(name)
+        if known is not None and known.state is StoredKeyState.DESTROYED:
+            raise StoreError("refused by the store: the key is destroyed")
+        self.kept_keys[name] = key
+
+    def _destroy_keys(self, operation: DestroyKeys) -> None:
+        for name, key in self.kept_keys.items():
+            if (
+                key.owner == operation.owner
+                and key.state is not StoredKeyState.DESTROYED
+                and (not operation.purposes or key.purpose in operation.purposes)
+            ):
+                end_ms = min(key.end_ms or operation.at_ms, operation.at_ms)
+                self.kept_keys[name] = replace(
+                    key, state=StoredKeyState.DESTROYED, wrapped=b"", end_ms=end_ms
+                )
+
+    def _rewrap_key(self, operation: RewrapKey) -> None:
+        before = operation.before
+        name = before.owner, before.purpose, before.version
+        key = self.kept_keys.get(name)
+        if key is not None and (key.kek, key.wrapped) == (before.kek, before.wrapped):
+            self.kept_keys[name] = replace(key, kek=operation.kek, wrapped=operation.wrapped)
+
+    def _forget_keys(self, operation: ForgetKeys) -> None:
+        owner, purpose = operation.owner, operation.purpose
+        names = [name for name in self.kept_keys if name[:2] == (owner, purpose)]
+        highest = max((version for _, _, version in names), default=0)
+        for name in names:
+            over = self.kept_keys[name].state in (StoredKeyState.EXPIRED, StoredKeyState.DESTROYED)
+            if over and name[2] < min(operation.below_version, highest):
+                del self.kept_keys[name]
+
     def _apply(self, operation: Operation) -> None:
         match operation:
+            case PutKey():
+                self._put_key(operation.key)
+            case DestroyKeys():
+                self._destroy_keys(operation)
+            case RewrapKey():
+                self._rewrap_key(operation)
+            case ForgetKeys():
+                self._forget_keys(operation)
             case Reroute():
                 self._change(
                     operation.transaction_id,
