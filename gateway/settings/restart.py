@@ -26,6 +26,8 @@ RELOADABLE = frozenset(
         "approvals",
         "reload",
         "blocklists",
+        "backup",
+        "sealing",
         "log.level",
     )
 )

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from gateway.settings.schema_backup import Backup, Restore, Sealing
 from gateway.settings.schema_base import Address, Days, Name, Path, Seconds, Table
 from gateway.settings.schema_operators import Approvals, Audit, Operator
 from gateway.settings.schema_policy import Blocklists, Merchant, Profile, Rates
@@ -139,3 +140,6 @@ class Settings(Table):
     reload: Reload = Reload()
     operators: list[Operator] = Field(default_factory=list)
     approvals: Approvals = Approvals()
+    backup: Backup = Backup()
+    restore: Restore = Restore()
+    sealing: Sealing = Sealing()

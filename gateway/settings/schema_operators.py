@@ -44,6 +44,8 @@ class Approvals(Table):
             "upstreams.disable",
             "upstreams.enable",
             "upstreams.reconnect",
+            "backup.create",
+            "restore.resolve",
         ]
     ] = Field(default_factory=list)
     expires_h: float = Field(default=24.0, gt=0, le=24 * 31)
