@@ -20,6 +20,7 @@ from gateway.settings.policy_rules import check_policy
 from gateway.settings.route_rules import check_routes
 from gateway.settings.upstream_rules import check_boarding
 from gateway.settings.wording import did_you_mean
+from gateway.wire.framing import LENGTH_MAX, PREFIX_BYTES
 
 _NAMED = (
     "listeners",
@@ -31,8 +32,6 @@ _NAMED = (
     "operators",
     "terminal_groups",
 )
-_PREFIX_BYTES = {"binary2": 2, "ascii4": 4, "bcd2": 2}
-_LENGTH_MAX = {"binary2": 65_535, "ascii4": 9_999, "bcd2": 9_999}
 _TPDU_BYTES = 5
 _MESSAGE_BYTES_MIN = 10  # A BCD message type and one binary bitmap.
 _TERMINAL_ID_CHARS = 8
@@ -274,6 +273,12 @@ def _calls(upstream: Part, findings: Findings) -> None:
 def _heading(upstream: Part, findings: Findings) -> None:
     """What is put before each message must be what the framing has room for."""
     framing = upstream.part("framing")
+    if framing.text("length") == "none":
+        findings.error(
+            framing.at("length"),
+            "says that messages have no length, and a stream cannot be cut without",
+            'write the length that the host uses, such as "binary2"',
+        )
     header, header_bytes = upstream.text("header"), framing.number("header_bytes")
     if header is not None and header_bytes is not None and len(header) != 2 * header_bytes:
         findings.error(
@@ -318,8 +323,21 @@ def _framing(framing: Part, findings: Findings) -> None:
     header_bytes = framing.number("header_bytes")
     if length is None or bytes_max is None:
         return
-    own = _PREFIX_BYTES[length] if framing.flag("length_includes_itself") else 0
-    largest = _LENGTH_MAX[length] - own
+    includes_itself = framing.flag("length_includes_itself")
+    if includes_itself and length not in PREFIX_BYTES:
+        findings.error(
+            framing.at("length_includes_itself"),
+            f'has no meaning with length = "{length}", which is no prefix',
+            "remove it",
+        )
+    if framing.flag("header_counts_itself") and not header_bytes:
+        findings.error(
+            framing.at("header_counts_itself"),
+            "there is no header: header_bytes is 0",
+            "set header_bytes to the longest header that is taken, such as 22",
+        )
+    own = PREFIX_BYTES.get(length, 0) if includes_itself else 0
+    largest = LENGTH_MAX.get(length, 65_535) - own
     if bytes_max > largest:
         findings.error(
             framing.at("frame_bytes_max"),

@@ -84,10 +84,13 @@ class Table(BaseModel):
 class Framing(Table):
     """How messages are cut from a stream."""
 
-    length: Literal["binary2", "ascii4", "bcd2"] = "binary2"
+    length: Literal[  # before each message; stx_...: between STX and ETX; none: http only
+        "binary2", "binary4", "ascii4", "bcd2", "stx_etx", "stx_bcd2", "none"
+    ] = "binary2"
     length_includes_itself: bool = False
     tpdu: bool = False  # 5 bytes; answered with source and destination swapped
     header_bytes: int = Field(default=0, ge=0, le=64)  # after the TPDU; sent back as it came
+    header_counts_itself: bool = False  # its first byte is its length, up to header_bytes
     frame_bytes_max: int = Field(default=4_096, ge=32, le=65_535)
 
 

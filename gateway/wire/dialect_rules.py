@@ -14,8 +14,14 @@ FIELD_TYPES: Final = ("a", "n", "s", "an", "as", "ns", "anp", "ans", "b", "z", "
 _TABLES: Final = ("frame", "mti", "bitmap", "defaults", "types", "fields")
 _PADS: Final = ("left_pad", "right_pad", "other_pads")
 _DEFAULT_KEYS: Final = ("data_enc", "len_enc", "len_count", *_PADS)
-_FRAME_KEYS: Final = ("length", "length_includes_itself", "tpdu", "header_bytes")
-_LENGTHS: Final = ("binary2", "ascii4", "bcd2")
+_FRAME_KEYS: Final = (
+    "length",
+    "length_includes_itself",
+    "tpdu",
+    "header_bytes",
+    "header_counts_itself",
+)
+_LENGTHS: Final = ("binary2", "binary4", "ascii4", "bcd2", "stx_etx", "stx_bcd2")
 _HEADER_MAX: Final = 255
 _FIELD_KEYS: Final = ("name", "type", "len", "max", "len_type", *_DEFAULT_KEYS)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
@@ -98,7 +104,7 @@ def check_frame(frame: Raw) -> tuple[Raw, list[Found]]:
         found.append(("frame.length", text))
     found += [
         (f"frame.{key}", f"{_shown(sound.pop(key))} is not true or false")
-        for key in ("length_includes_itself", "tpdu")
+        for key in ("length_includes_itself", "tpdu", "header_counts_itself")
         if key in sound and not isinstance(sound[key], bool)
     ]
     size = sound.get("header_bytes", 0)

@@ -2,25 +2,68 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import FrameError
-from gateway.wire.framing import TPDU_BYTES, Frame, FrameReader, FramingSpec, encode_frame
+from gateway.wire.framing import (
+    TPDU_BYTES,
+    Frame,
+    FrameReader,
+    FramingSpec,
+    encode_frame,
+    frame_of,
+    prefix_bytes,
+)
 
 # A shared machine may be slow; time is not what these look at.
 unhurried = settings(deadline=None)
 
-specs = st.builds(
-    FramingSpec,
-    length=st.sampled_from(["binary2", "ascii4", "bcd2"]),
-    length_includes_itself=st.booleans(),
-    tpdu=st.booleans(),
-    header_bytes=st.integers(0, 12),
-    frame_bytes_max=st.integers(32, 300),
-)
+
+@st.composite
+def all_specs(draw: st.DrawFn) -> FramingSpec:
+    length = draw(st.sampled_from(["binary2", "binary4", "ascii4", "bcd2", "stx_etx", "stx_bcd2"]))
+    counts_itself = draw(st.booleans())
+    return FramingSpec(
+        length=length,
+        length_includes_itself=not length.startswith("stx") and draw(st.booleans()),
+        tpdu=draw(st.booleans()),
+        header_bytes=draw(st.integers(int(counts_itself), 12)),
+        header_counts_itself=counts_itself,
+        frame_bytes_max=draw(st.integers(32, 300)),
+    )
+
+
+specs = all_specs()
+
+
+def keep_alive_of(spec: FramingSpec) -> bytes:
+    """What may stand between frames and is none."""
+    return {"ascii4": b"0000", "stx_etx": b"\x06", "stx_bcd2": b"\x15"}.get(
+        spec.length, bytes(prefix_bytes(spec))
+    )
+
+
+@st.composite
+def headers(draw: st.DrawFn, spec: FramingSpec) -> bytes:
+    if not spec.header_counts_itself:
+        return draw(st.binary(min_size=spec.header_bytes, max_size=spec.header_bytes))
+    rest = draw(st.binary(max_size=spec.header_bytes - 1))
+    return bytes((len(rest) + 1,)) + rest
+
+
+def without_etx(spec: FramingSpec, frame: Frame) -> Frame:
+    """The frame as that framing can carry it."""
+    if spec.length != "stx_etx":
+        return frame
+    header = frame.header
+    if spec.header_counts_itself and header[:1] == b"\x03":
+        header = b"\x04" + header[1:] + b"0" if spec.header_bytes > 3 else b"\x02" + header[1:2]
+    parts = (frame.body, frame.tpdu, header)
+    return Frame(*(part.replace(b"\x03", b"0") for part in parts))
 
 
 @st.composite
@@ -33,10 +76,10 @@ def streams(draw: st.DrawFn) -> tuple[FramingSpec, list[Frame], bytes]:
         Frame,
         body=st.binary(min_size=4, max_size=room),
         tpdu=st.binary(min_size=tpdu_bytes, max_size=tpdu_bytes),
-        header=st.binary(min_size=spec.header_bytes, max_size=spec.header_bytes),
-    )
+        header=headers(spec),
+    ).map(lambda frame: without_etx(spec, frame))
     frames = draw(st.lists(frame, max_size=5))
-    keep_alive = b"0000" if spec.length == "ascii4" else b"\x00\x00"
+    keep_alive = keep_alive_of(spec)
     stream = b""
     for each in frames:
         stream += keep_alive * draw(st.integers(0, 2))
@@ -52,7 +95,7 @@ def outcome(spec: FramingSpec, chunks: list[bytes]) -> tuple[list[Frame], str, b
         for chunk in [*chunks, b""]:
             frames += reader.feed(chunk)
             # Between calls no more is held than one unfinished frame.
-            assert len(reader._held) < 4 + spec.frame_bytes_max
+            assert len(reader._held) < 5 + spec.frame_bytes_max
     except FrameError as error:
         assert not reader.mid_frame
         return frames, str(error), False
@@ -99,3 +142,16 @@ def test_garbage_gives_the_same_outcome_however_it_is_split(
     whole = outcome(spec, [data])
     assert outcome(spec, split(data, where)) == whole
     assert outcome(spec, [data[i : i + 1] for i in range(len(data))]) == whole
+
+
+@unhurried
+@given(streams())
+def test_a_carriage_that_says_lengths_gives_the_same_frames(
+    stream: tuple[FramingSpec, list[Frame], bytes],
+) -> None:
+    spec, frames, _ = stream
+    for frame in frames:
+        assert frame_of(spec, encode_frame(spec, frame.body, frame.tpdu, frame.header)) == frame
+        bare = replace(spec, length="none", length_includes_itself=False)
+        assert frame_of(bare, frame.tpdu + frame.header + frame.body) == frame
+        assert encode_frame(bare, frame.body, frame.tpdu, frame.header).endswith(frame.body)
