@@ -18,8 +18,9 @@ class MacScheme(StrEnum):
     X9_19 = "x9.19"  # ISO 9797-1 algorithm 3, padding method 1 (ANSI X9.19, retail MAC)
     X9_19_PAD_2 = "x9.19-pad2"  # the same with padding method 2
     UNIONPAY_ECB = "unionpay-ecb"
-    UNIONPAY_CBC = "unionpay-cbc"
-    CBC = "cbc"  # ISO 9797-1 algorithm 1
+    UNIONPAY_CBC = "unionpay-cbc"  # the left half of X9_19 as 8 ASCII digits
+    CBC = "cbc"  # ISO 9797-1 algorithm 1, padding method 1
+    TDES_CMAC = "tdes-cmac"  # NIST SP 800-38B
     AES_CMAC = "aes-cmac"  # NIST SP 800-38B
     SM4_CMAC = "sm4-cmac"
     UNIONPAY_SM4 = "unionpay-sm4"  # the folding of UNIONPAY_ECB over blocks of 16
@@ -61,7 +62,7 @@ class MessageSecurity(Protocol):
     key is not there, is destroyed, or does not unwrap."""
 
     def mac(self, key: StoredKey, scheme: MacScheme, data: bytes) -> bytes:
-        """The MAC over `data` as it goes on the wire: 8 bytes (for UNIONPAY_ECB 8 ASCII digits)."""
+        """The MAC over `data` as it goes on the wire: 8 bytes (UnionPay's: 8 ASCII digits)."""
         ...
 
     def verify_mac(self, key: StoredKey, scheme: MacScheme, data: bytes, mac: bytes) -> bool:

@@ -1,0 +1,205 @@
+"""A security module in software: clear keys live in this process, for as long as they are used."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+
+from gateway.errors import KeyUnavailable, OperatorError
+from gateway.keys.block_ciphers import DES_FAMILY, BlockCipher
+from gateway.keys.check_value import check_value
+from gateway.keys.mac import WIRE_BYTES, MacFunction, mac_function
+from gateway.keys.message_security import KeyForm, MacScheme
+from gateway.keys.records import KeyAlgorithm, KeyPurpose, StoredKey, StoredKeyState
+from gateway.keys.usage import DATA_KEYS, MAC_KEYS, check_use, check_wrapping
+
+Unwrap = Callable[[StoredKey], bytes]
+Wrap = Callable[[StoredKey, bytes], StoredKey]
+
+HELD_MAX = 20_000  # prepared keys; about 5 KiB each
+
+
+class SoftwareMessageSecurity:
+    """MACs, PINs, data and keys with the keys of this process.
+
+    `unwrap` gives the clear value of a stored key or raises KeyUnavailable; `wrap` gives the
+    stored key that it is handed, with its value wrapped and the key-encryption key named. Both
+    see to it that what a key is bound to (owner, purpose, version, algorithm) is authenticated.
+
+    What was prepared of a key (its ciphers, not its value) is held for the next message, the
+    least recently used going first above `held_max`. Not for use by two threads at once. What it
+    is worth that a clear key is in no variable: the library keeps its own copy of it, and of the
+    round keys, for as long as the cipher lives. Someone who can read this process's memory has the
+    keys; that is why a software module claims no compliance (docs/keys.md).
+    """
+
+    __slots__ = ("_held", "_held_max", "_random", "_unwrap", "_wrap")
+
+    def __init__(
+        self,
+        *,
+        unwrap: Unwrap,
+        wrap: Wrap,
+        held_max: int = HELD_MAX,
+        random: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self._unwrap = unwrap
+        self._wrap = wrap
+        self._held_max = held_max
+        self._random = random
+        # By wrapped value, which names a key and its version; the key is compared as well.
+        self._held: OrderedDict[bytes, _Held] = OrderedDict()
+
+    # --- messages -----------------------------------------------------------------------------
+
+    def mac(self, key: StoredKey, scheme: MacScheme, data: bytes) -> bytes:
+        """The MAC over `data` as it goes on the wire: 8 bytes (UnionPay's: 8 ASCII digits)."""
+        check_use(key, MAC_KEYS, "make or verify MACs")
+        held = self._of(key)
+        if held.mac is None or held.scheme is not scheme:
+            held.mac = mac_function(scheme, key.algorithm, self._unwrap(key))
+            held.scheme = scheme
+        return held.mac(data)[:WIRE_BYTES]
+
+    def verify_mac(self, key: StoredKey, scheme: MacScheme, data: bytes, mac: bytes) -> bool:
+        """Whether a MAC is right, compared in constant time."""
+        return hmac.compare_digest(self.mac(key, scheme, data), mac)
+
+    def encrypt(self, key: StoredKey, data: bytes) -> bytes:
+        """Data under a data key: CBC, initial vector of zeros; whole blocks only (ValueError)."""
+        check_use(key, DATA_KEYS, "encrypt data")
+        return self._cipher(key).encrypt_cbc(data)
+
+    def decrypt(self, key: StoredKey, data: bytes) -> bytes:
+        """The data again; whole blocks only (ValueError)."""
+        check_use(key, DATA_KEYS, "decrypt data")
+        return self._cipher(key).decrypt_cbc(data)
+
+    # --- keys ---------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        *,
+        owner: str,
+        purpose: KeyPurpose,
+        version: int,
+        algorithm: KeyAlgorithm,
+        start_ms: int,
+        end_ms: int = 0,
+    ) -> StoredKey:
+        """A new random key in state PENDING, wrapped under the key-encryption key in force.
+
+        DES and TDES keys have odd parity, which some devices ask for.
+        """
+        value = self._random(algorithm.bytes)
+        if algorithm in DES_FAMILY:
+            value = with_odd_parity(value)
+        record = StoredKey(
+            owner=owner,
+            purpose=purpose,
+            version=version,
+            algorithm=algorithm,
+            state=StoredKeyState.PENDING,
+            start_ms=start_ms,
+            end_ms=end_ms,
+        )
+        return self.keep(value, as_=record)
+
+    def keep(self, value: bytes, *, as_: StoredKey) -> StoredKey:
+        """A clear value, as components give it, kept as `as_` says: check value and wrapped value
+        filled in. Raises OperatorError where it has not its algorithm's length."""
+        if len(value) != as_.algorithm.bytes:
+            raise OperatorError(
+                f"{as_.name}: the key has {len(value)} bytes, and {as_.algorithm.value} has "
+                f"{as_.algorithm.bytes}; check the algorithm that was named"
+            )
+        stated = check_value(as_.algorithm, value).hex().upper()
+        return self._wrap(replace(as_, check_value=stated), value)
+
+    def export_under(self, key: StoredKey, master: StoredKey, form: KeyForm) -> bytes:
+        """A key wrapped under a master key, for the other side; never under a working key.
+
+        Raises KeyUnavailable where the master may not carry it, and ValueError where the form
+        cannot: ECB and CBC take whole blocks of the master's cipher.
+        """
+        check_wrapping(key, master)
+        cipher = self._cipher(master)
+        value = self._unwrap(key)
+        return cipher.encrypt(value) if form is KeyForm.ECB else cipher.encrypt_cbc(value)
+
+    def import_under(
+        self, wrapped: bytes, master: StoredKey, form: KeyForm, *, as_: StoredKey
+    ) -> StoredKey:
+        """The other side's key, kept as `as_` says, its check value and wrapped value filled in.
+
+        The caller compares the check value with the one that came along: without it a wrong
+        master goes unnoticed. Raises KeyUnavailable where the master may not carry it, and
+        OperatorError where it does not unwrap, or has not its algorithm's length.
+        """
+        check_wrapping(as_, master)
+        cipher = self._cipher(master)
+        if len(wrapped) != as_.algorithm.bytes or len(wrapped) % cipher.block_bytes:
+            raise OperatorError(
+                f"{as_.name}: {len(wrapped)} bytes do not hold a {as_.algorithm.value} key "
+                f"under a {master.algorithm.value} key in {form.value}; "
+                f"{as_.algorithm.bytes} were expected"
+            )
+        clear = cipher.decrypt if form is KeyForm.ECB else cipher.decrypt_cbc
+        return self.keep(clear(wrapped), as_=as_)
+
+    def forget(self, owner: str) -> None:
+        """Drop whatever is held in memory of an owner's clear keys."""
+        for name in [name for name, held in self._held.items() if held.key.owner == owner]:
+            del self._held[name]
+
+    # --- what is held -------------------------------------------------------------------------
+
+    def _cipher(self, key: StoredKey) -> BlockCipher:
+        held = self._of(key)
+        if held.cipher is None:
+            held.cipher = BlockCipher(key.algorithm, self._unwrap(key))
+        return held.cipher
+
+    def _of(self, key: StoredKey) -> _Held:
+        held = self._held.get(key.wrapped)
+        if held is None:
+            if not key.wrapped:
+                raise KeyUnavailable(f"{key.name} has no value")
+            held = self._held[key.wrapped] = _Held(key)
+            if len(self._held) > self._held_max:
+                self._held.popitem(last=False)
+            return held
+        self._held.move_to_end(key.wrapped)
+        if held.key is not key:
+            if _bound(held.key) != _bound(key):
+                # Unwrapping would notice it too: the value was wrapped for another row.
+                raise KeyUnavailable(f"{key.name} holds the value of {held.key.name}")
+            held.key = key
+        return held
+
+    def __repr__(self) -> str:
+        return f"<SoftwareMessageSecurity, {len(self._held)} keys held>"
+
+
+class _Held:
+    """What was prepared of one key."""
+
+    __slots__ = ("cipher", "key", "mac", "scheme")
+
+    def __init__(self, key: StoredKey) -> None:
+        self.key = key
+        self.cipher: BlockCipher | None = None
+        self.mac: MacFunction | None = None
+        self.scheme: MacScheme | None = None
+
+
+def with_odd_parity(key: bytes) -> bytes:
+    """A DES or TDES key whose bytes each have an odd number of bits set (FIPS 46-3)."""
+    return bytes(byte & 0xFE | (byte >> 1).bit_count() & 1 ^ 1 for byte in key)
+
+
+def _bound(key: StoredKey) -> tuple[str, KeyPurpose, int, KeyAlgorithm]:
+    return key.owner, key.purpose, key.version, key.algorithm
