@@ -92,6 +92,7 @@ CREATE TABLE batches (
     credits_minor INTEGER NOT NULL,
     balanced INTEGER NOT NULL,
     reported TEXT NOT NULL,
+    carries TEXT NOT NULL,
     PRIMARY KEY (terminal_id, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX batches_by_close ON batches (closed_ms);
@@ -133,8 +134,49 @@ CREATE TABLE devices (
     place TEXT NOT NULL,
     networks TEXT NOT NULL,
     enrolled_ms INTEGER NOT NULL,
-    last_seen_ms INTEGER NOT NULL
+    last_seen_ms INTEGER NOT NULL,
+    device_group TEXT NOT NULL,
+    inspected TEXT NOT NULL, -- YYYY-MM-DD
+    inspected_by TEXT NOT NULL,
+    state_reason TEXT NOT NULL,
+    state_since_ms INTEGER NOT NULL,
+    until_ms INTEGER NOT NULL,
+    keys_of TEXT NOT NULL,
+    inherits TEXT NOT NULL, -- JSON array of [terminal_id, activation] pairs
+    known_by_name INTEGER NOT NULL
 ) STRICT;
+
+-- What was done to devices, written in one commit with the change itself.
+CREATE TABLE device_history (
+    event_id INTEGER PRIMARY KEY,
+    terminal_id TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    who TEXT NOT NULL,
+    what TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    detail TEXT NOT NULL
+) STRICT;
+CREATE INDEX device_history_by_terminal ON device_history (terminal_id, event_id);
+
+CREATE TABLE incidents (
+    incident_id INTEGER PRIMARY KEY,
+    terminal_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    opened_ms INTEGER NOT NULL,
+    who TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    closed_ms INTEGER NOT NULL,
+    report TEXT NOT NULL -- JSON, masked
+) STRICT;
+
+-- facts: JSON object, with both devices as they were before.
+CREATE TABLE replacements (replacement_id INTEGER PRIMARY KEY, facts TEXT NOT NULL) STRICT;
+
+CREATE TABLE revoked_certificates (
+    sha256 TEXT PRIMARY KEY,
+    terminal_id TEXT NOT NULL,
+    at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 
 -- Keys of terminals and upstreams, wrapped; the key-encryption key is not in the store.
 CREATE TABLE keys (
@@ -273,7 +315,9 @@ END;
 CREATE TRIGGER put_device INSTEAD OF INSERT ON other_operations WHEN new.operation = 9 BEGIN
     INSERT OR REPLACE INTO devices VALUES (
         new.id, new.a ->> 0, new.a ->> 1, new.a ->> 2, new.a ->> 3, new.a ->> 4, new.a ->> 5,
-        new.a ->> 6, new.a ->> 7, new.a ->> 8, new.a ->> 9, new.a ->> 10, new.a ->> 11
+        new.a ->> 6, new.a ->> 7, new.a ->> 8, new.a ->> 9, new.a ->> 10, new.a ->> 11,
+        new.a ->> 12, new.a ->> 13, new.a ->> 14, new.a ->> 15, new.a ->> 16, new.a ->> 17,
+        new.a ->> 18, new.a ->> 19, new.a ->> 20
     );
 END;
 
@@ -303,7 +347,7 @@ END;
 CREATE TRIGGER put_batch INSTEAD OF INSERT ON other_operations WHEN new.operation = 14 BEGIN
     INSERT OR REPLACE INTO batches VALUES (
         new.a ->> 0, new.a ->> 1, new.a ->> 2, new.a ->> 3, new.a ->> 4, new.a ->> 5, new.a ->> 6,
-        new.a ->> 7, new.a ->> 8, new.a ->> 9
+        new.a ->> 7, new.a ->> 8, new.a ->> 9, new.a ->> 10
     );
 END;
 
@@ -412,6 +456,29 @@ CREATE TRIGGER forget_keys INSTEAD OF INSERT ON other_operations WHEN new.operat
             AND version < (
                 SELECT max(version) FROM keys WHERE owner = new.a AND purpose = new.b
             );
+END;
+
+-- b: JSON array of the rest, in the order of the table's columns.
+CREATE TRIGGER note_device INSTEAD OF INSERT ON other_operations WHEN new.operation = 24 BEGIN
+    INSERT INTO device_history (terminal_id, at_ms, who, what, reason, detail) VALUES (
+        new.a, new.b ->> 0, new.b ->> 1, new.b ->> 2, new.b ->> 3, new.b ->> 4
+    );
+END;
+
+CREATE TRIGGER put_incident INSTEAD OF INSERT ON other_operations WHEN new.operation = 25 BEGIN
+    INSERT OR REPLACE INTO incidents VALUES (
+        new.id, new.a ->> 0, new.a ->> 1, new.a ->> 2, new.a ->> 3, new.a ->> 4, new.a ->> 5,
+        new.a ->> 6
+    );
+END;
+
+CREATE TRIGGER put_replacement INSTEAD OF INSERT ON other_operations WHEN new.operation = 26 BEGIN
+    INSERT OR REPLACE INTO replacements VALUES (new.id, new.a);
+END;
+
+CREATE TRIGGER revoke_certificate INSTEAD OF INSERT ON other_operations
+WHEN new.operation = 27 BEGIN
+    INSERT OR REPLACE INTO revoked_certificates VALUES (new.a, new.b, new.c);
 END;
 
 CREATE TRIGGER put_note INSTEAD OF INSERT ON other_operations WHEN new.operation = 18 BEGIN

@@ -89,7 +89,6 @@ SELECT state, count(*) FROM outcomes
     WHERE state = 'timed_out' OR state = 'reversal_owed' OR state = 'advice_owed'
         OR state = 'given_up' GROUP BY state
 """
-SELECT_DEVICES: Final = "SELECT * FROM devices ORDER BY device_id"
 OPEN_BATCHES: Final = "SELECT * FROM batches WHERE closed_ms = 0 ORDER BY terminal_id, number"
 BATCHES_OF: Final = "SELECT * FROM batches WHERE terminal_id = ? ORDER BY number DESC LIMIT ?"
 BATCH: Final = "SELECT * FROM batches WHERE terminal_id = ? AND number = ?"

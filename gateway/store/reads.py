@@ -10,15 +10,19 @@ import trio
 
 from gateway.errors import StoreError
 from gateway.keys.records import StoredKey
-from gateway.store import key_rows, queries, rows, search
+from gateway.store import device_rows, key_rows, queries, rows, search
 from gateway.store.store import (
     Batch,
     BatchTotals,
     Compared,
     Criteria,
     Device,
+    DeviceEvent,
+    Incident,
     Leftover,
     OwedReversal,
+    Replacement,
+    RevokedCertificate,
     Spent,
     StanBlock,
     State,
@@ -99,9 +103,10 @@ class Reads:
 
     async def batch_totals(self, terminal_id: str, number: int) -> BatchTotals:
         def look(reader: apsw.Connection) -> BatchTotals:
-            first, last = _days_of_batch(reader, terminal_id, number)
-            found = reader.execute(queries.BATCH_TOTALS, (first, last, terminal_id, number))
-            return rows.batch_totals(found.fetchall()[0])
+            known = reader.execute(queries.BATCH, (terminal_id, number)).fetchall()
+            carried = rows.batch(known[0]).carried if known else ()
+            names = [(terminal_id, number), *map(rows.batch_named, carried)]
+            return rows.sum_of(_totals(reader, *name) for name in names)
 
         return await self._search(look)
 
@@ -165,7 +170,23 @@ class Reads:
         )
 
     async def devices(self) -> list[Device]:
-        return [rows.device(row) for row in await self._read(queries.SELECT_DEVICES)]
+        return [device_rows.device(row) for row in await self._read(device_rows.SELECT_DEVICES)]
+
+    async def device_history(
+        self, terminal_id: str, limit: int, *, before_id: int = 0
+    ) -> list[DeviceEvent]:
+        """See `Store.device_history`."""
+        values = (terminal_id, before_id, limit)
+        return device_rows.events(await self._read(device_rows.SELECT_HISTORY, *values))
+
+    async def incidents(self) -> list[Incident]:
+        return device_rows.incidents(await self._read(device_rows.SELECT_INCIDENTS))
+
+    async def replacements(self) -> list[Replacement]:
+        return device_rows.replacements(await self._read(device_rows.SELECT_REPLACEMENTS))
+
+    async def revoked_certificates(self) -> list[RevokedCertificate]:
+        return device_rows.revoked(await self._read(device_rows.SELECT_REVOKED))
 
     async def keys(self) -> list[StoredKey]:
         """See `Store.keys`."""
@@ -208,6 +229,12 @@ class Reads:
         async with self._one_read, self._one_search:
             self._path_reader.close()
             self._search_reader.close()
+
+
+def _totals(reader: apsw.Connection, terminal_id: str, number: int) -> BatchTotals:
+    first, last = _days_of_batch(reader, terminal_id, number)
+    found = reader.execute(queries.BATCH_TOTALS, (first, last, terminal_id, number))
+    return rows.batch_totals(found.fetchall()[0])
 
 
 def _days_of_batch(reader: apsw.Connection, terminal_id: str, number: int) -> tuple[int, int]:

@@ -9,13 +9,11 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.store import key_rows
+from gateway.store import device_rows, key_rows
 from gateway.store.store import (
     Batch,
     BatchTotals,
     DestroyKeys,
-    Device,
-    DeviceState,
     EndReversal,
     Forget,
     ForgetKeys,
@@ -23,17 +21,21 @@ from gateway.store.store import (
     MarkDelivered,
     MarkManyDelivered,
     NoteAttempt,
+    NoteDevice,
     Operation,
     OwedReversal,
     OweReversal,
     PutBatch,
     PutDevice,
+    PutIncident,
     PutKey,
     PutNote,
+    PutReplacement,
     PutTombstone,
     PutUpload,
     Reroute,
     ReserveStans,
+    RevokeCertificate,
     RewrapKey,
     Settle,
     Spent,
@@ -74,20 +76,6 @@ _facts_of = attrgetter(
     "original_id",
     "batch",
 )
-_device_facts_of = attrgetter(
-    "terminal_id",
-    "merchant_id",
-    "activation",
-    "state",
-    "profile",
-    "certificate_sha256",
-    "serial",
-    "model",
-    "place",
-    "networks",
-    "enrolled_ms",
-    "last_seen_ms",
-)
 _batch_facts_of = attrgetter(
     "terminal_id",
     "number",
@@ -99,6 +87,7 @@ _batch_facts_of = attrgetter(
     "credits_minor",
     "balanced",
     "reported",
+    "carries",
 )
 _DAY_MS: Final = 86_400_000
 ONE_DAY: Final = 1 << 32  # between a terminal's rows of `terminal_day` and those of the next day
@@ -208,11 +197,6 @@ def _reserve_stans(change: ReserveStans) -> tuple[Row, int]:
     return _padded(8, change.first, change.upstream, change.reserved_ms), 1
 
 
-def _put_device(change: PutDevice) -> tuple[Row, int]:
-    device = change.device
-    return _padded(9, device.device_id, orjson.dumps(_device_facts_of(device)).decode()), 1
-
-
 def _touch_device(change: TouchDevice) -> tuple[Row, int]:
     return _padded(10, change.device_id, change.last_seen_ms), 1
 
@@ -255,7 +239,7 @@ def _free_key(change: FreeKey) -> tuple[Row, int]:
     return _padded(19, change.transaction_id), 1
 
 
-def _key_writer(number: int, of: key_rows.Values, changes: int) -> _Writer:
+def _writer(number: int, of: key_rows.Values, changes: int) -> _Writer:
     return lambda change: (_padded(number, *of(change)), changes)
 
 
@@ -272,7 +256,7 @@ _WRITERS: Final[dict[type, _Writer]] = {
     NoteAttempt: _note_attempt,
     EndReversal: _end_reversal,
     ReserveStans: _reserve_stans,
-    PutDevice: _put_device,
+    PutDevice: _writer(9, device_rows.put_device, 1),
     TouchDevice: _touch_device,
     PutTombstone: _put_tombstone,
     PutBatch: _put_batch,
@@ -281,10 +265,14 @@ _WRITERS: Final[dict[type, _Writer]] = {
     Trim: _trim,
     PutNote: _put_note,
     FreeKey: _free_key,
-    PutKey: _key_writer(20, key_rows.put, 1),
-    DestroyKeys: _key_writer(21, key_rows.destroy, _MANY),
-    RewrapKey: _key_writer(22, key_rows.rewrap, _MANY),
-    ForgetKeys: _key_writer(23, key_rows.forget, _MANY),
+    PutKey: _writer(20, key_rows.put, 1),
+    DestroyKeys: _writer(21, key_rows.destroy, _MANY),
+    RewrapKey: _writer(22, key_rows.rewrap, _MANY),
+    ForgetKeys: _writer(23, key_rows.forget, _MANY),
+    NoteDevice: _writer(24, device_rows.note_device, 1),
+    PutIncident: _writer(25, device_rows.put_incident, 1),
+    PutReplacement: _writer(26, device_rows.put_replacement, 1),
+    RevokeCertificate: _writer(27, device_rows.revoke_certificate, 1),
 }
 
 # --- and back -------------------------------------------------------------------------------------
@@ -343,25 +331,6 @@ def reversal(row: Row) -> OwedReversal:
     )
 
 
-def device(row: Row) -> Device:
-    """The device of a row of `queries.SELECT_DEVICES`."""
-    return Device(
-        device_id=row[0],
-        terminal_id=row[1],
-        merchant_id=row[2],
-        activation=row[3],
-        state=DeviceState(row[4]),
-        profile=row[5],
-        certificate_sha256=row[6],
-        serial=row[7],
-        model=row[8],
-        place=row[9],
-        networks=row[10],
-        enrolled_ms=row[11],
-        last_seen_ms=row[12],
-    )
-
-
 def stan_blocks(rows: Iterable[Row]) -> list[StanBlock]:
     """The blocks of rows of (upstream, first, reserved_ms)."""
     return [StanBlock(*row) for row in rows]
@@ -380,6 +349,7 @@ def batch(row: Row) -> Batch:
         credits_minor=row[7],
         balanced=bool(row[8]),
         reported=row[9],
+        carries=row[10],
     )
 
 
@@ -406,6 +376,23 @@ def spent(row: Row) -> Spent:
 def batch_totals(row: Row) -> BatchTotals:
     """The totals of the row of `queries.BATCH_TOTALS`."""
     return BatchTotals(*row)
+
+
+def sum_of(several: Iterable[BatchTotals]) -> BatchTotals:
+    """What several batches come to together."""
+    parts = list(several)
+    return BatchTotals(
+        sum(one.debits for one in parts),
+        sum(one.debits_minor for one in parts),
+        sum(one.credits for one in parts),
+        sum(one.credits_minor for one in parts),
+    )
+
+
+def batch_named(name: str) -> tuple[str, int]:
+    """The terminal id in DE41's form and the number of a batch as `Batch.carries` names it."""
+    terminal_id, _, number = name.rpartition("/")
+    return terminal_id.ljust(8), int(number)
 
 
 def tombstones(rows: Iterable[Row]) -> list[Tombstone]:

@@ -8,6 +8,18 @@ from enum import StrEnum
 from typing import Protocol
 
 from gateway.keys.records import KeyPurpose, StoredKey
+from gateway.store.devices import Device as Device
+from gateway.store.devices import DeviceEvent as DeviceEvent
+from gateway.store.devices import DeviceState as DeviceState
+from gateway.store.devices import Incident as Incident
+from gateway.store.devices import NoteDevice as NoteDevice
+from gateway.store.devices import PutDevice as PutDevice
+from gateway.store.devices import PutIncident as PutIncident
+from gateway.store.devices import PutReplacement as PutReplacement
+from gateway.store.devices import Replacement as Replacement
+from gateway.store.devices import RevokeCertificate as RevokeCertificate
+from gateway.store.devices import RevokedCertificate as RevokedCertificate
+from gateway.store.devices import TouchDevice as TouchDevice
 from gateway.wire.message import Kind
 
 
@@ -35,14 +47,6 @@ class Compared(StrEnum):
     SAME = "same"
     DIFFERS = "differs"  # another amount or card, or it was declined or undone
     UNKNOWN = "unknown"  # nothing like it is in the batch
-
-
-class DeviceState(StrEnum):
-    """Where a device stands in its life."""
-
-    PENDING = "pending"
-    ACTIVE = "active"
-    SUSPENDED = "suspended"
 
 
 # --- records -----------------------------------------------------------------------------------
@@ -126,6 +130,18 @@ class Batch:
     credits_minor: int = 0
     balanced: bool = True
     reported: str = ""  # the terminal's own totals, as it sent them
+    # Batches of devices that this one replaced, counted in it: TERMINAL/NUMBER, tabs between.
+    carries: str = ""
+
+    @property
+    def name(self) -> str:
+        """What `carries` calls it."""
+        return f"{self.terminal_id.rstrip()}/{self.number}"
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """The names of the batches that are counted in it."""
+        return tuple(self.carries.split("\t")) if self.carries else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,25 +171,6 @@ class BatchTotals:
     debits_minor: int
     credits: int
     credits_minor: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
-    """A device bound to a terminal id; a row of `devices`."""
-
-    device_id: int
-    terminal_id: str
-    merchant_id: str  # "*": any merchant (devices of a registry rule)
-    activation: int
-    state: DeviceState
-    profile: str
-    certificate_sha256: str = ""  # hex of the DER's SHA-256; "": known by its subject alone
-    serial: str = ""
-    model: str = ""
-    place: str = ""
-    networks: str = ""  # CIDR ranges it may call from, separated by blanks; "": any
-    enrolled_ms: int = 0
-    last_seen_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,21 +304,6 @@ class ReserveStans:
 
 
 @dataclass(frozen=True, slots=True)
-class PutDevice:
-    """A device is enrolled, or takes another state, merchant, certificate, place …"""
-
-    device: Device
-
-
-@dataclass(frozen=True, slots=True)
-class TouchDevice:
-    """When a device was last heard of."""
-
-    device_id: int
-    last_seen_ms: int
-
-
-@dataclass(frozen=True, slots=True)
 class FreeKey:
     """A transaction's repeat key may come again: it keeps it only as the beginning of its own."""
 
@@ -421,6 +403,10 @@ Operation = (
     | ReserveStans
     | PutDevice
     | TouchDevice
+    | NoteDevice
+    | PutIncident
+    | PutReplacement
+    | RevokeCertificate
     | PutNote
     | FreeKey
     | PutKey
@@ -536,7 +522,7 @@ class Store(Protocol):
         ...
 
     async def batch_totals(self, terminal_id: str, number: int) -> BatchTotals:
-        """What the store holds for a batch, reversals and voids taken off."""
+        """What the store holds for a batch and those it carries, reversals and voids taken off."""
         ...
 
     async def uploads(self, terminal_id: str, batch: int) -> dict[Compared, int]:
@@ -580,6 +566,24 @@ class Store(Protocol):
         ...
 
     async def devices(self) -> list[Device]: ...
+
+    async def device_history(
+        self, terminal_id: str, limit: int, *, before_id: int = 0
+    ) -> list[DeviceEvent]:
+        """What was done to a device, the newest first; those before an event's id, if given."""
+        ...
+
+    async def incidents(self) -> list[Incident]:
+        """Every incident, the oldest first."""
+        ...
+
+    async def replacements(self) -> list[Replacement]:
+        """Every replacement, the oldest first."""
+        ...
+
+    async def revoked_certificates(self) -> list[RevokedCertificate]:
+        """The certificates that prove nothing any more."""
+        ...
 
     async def keys(self) -> list[StoredKey]:
         """Every version of every key, the oldest of an owner's purpose first."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import TypeVar
 
 import trio
@@ -17,27 +16,13 @@ from gateway.store.store import Device, DeviceState, PutDevice, Store, TouchDevi
 from gateway.telemetry.events import Emit, Event
 from gateway.terminals import device_fields, roster
 from gateway.terminals.enrolment import NO_ROW, ImportPlan, Rule, Terms, check_certificate_free
+from gateway.terminals.life import Move, after, refusal
 
 CHECKED_ROWS_MAX = 100  # of a roster, before others get their turn
 COMMIT_DEVICES_MAX = 500  # to one commit: large enough to be quick, small enough to show progress
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
-
-
-class Move(StrEnum):
-    """What an operator can do to a device's state."""
-
-    ACTIVATE = "activate"
-    SUSPEND = "suspend"
-    RESUME = "resume"
-
-
-MOVES: dict[tuple[DeviceState, Move], DeviceState] = {
-    (DeviceState.PENDING, Move.ACTIVATE): DeviceState.ACTIVE,
-    (DeviceState.ACTIVE, Move.SUSPEND): DeviceState.SUSPENDED,
-    (DeviceState.SUSPENDED, Move.RESUME): DeviceState.ACTIVE,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,14 +287,10 @@ class Registry:
         reason = device_fields.label("reason", reason)
         async with self._changing:
             device = self.get(terminal_id)
-            state = MOVES.get((device.state, move))
-            if state is None:
-                legal = ", ".join(m for was, m in MOVES if was is device.state)
-                raise OperatorError(
-                    f"{device.terminal_id.rstrip()} is {device.state}: "
-                    f"it cannot {move}; what can be done is: {legal}"
-                )
-            moved = self._with_row(replace(device, state=state))
+            why_not = refusal(device.state, move)
+            if why_not:
+                raise OperatorError(f"{device.terminal_id.rstrip()} is {device.state}: {why_not}")
+            moved = self._with_row(replace(device, state=after(device.state, move)))
             (moved,) = await self._keep([moved])
         self._say_changed(moved, move, reason)
         return moved

@@ -19,25 +19,33 @@ from gateway.store.store import (
     Criteria,
     DestroyKeys,
     Device,
+    DeviceEvent,
     EndReversal,
     Forget,
     ForgetKeys,
     FreeKey,
+    Incident,
     Leftover,
     MarkDelivered,
     MarkManyDelivered,
     NoteAttempt,
+    NoteDevice,
     Operation,
     OwedReversal,
     OweReversal,
     PutBatch,
     PutDevice,
+    PutIncident,
     PutKey,
     PutNote,
+    PutReplacement,
     PutTombstone,
     PutUpload,
+    Replacement,
     Reroute,
     ReserveStans,
+    RevokeCertificate,
+    RevokedCertificate,
     RewrapKey,
     Settle,
     Spent,
@@ -88,6 +96,10 @@ class FakeStore:
     batches_by_key: dict[tuple[str, int], Batch] = field(default_factory=dict)
     uploaded: dict[tuple[str, int, str], PutUpload] = field(default_factory=dict)
     noted: dict[str, str] = field(default_factory=dict)
+    events_by_id: dict[int, DeviceEvent] = field(default_factory=dict)
+    incidents_by_id: dict[int, Incident] = field(default_factory=dict)
+    replacements_by_id: dict[int, Replacement] = field(default_factory=dict)
+    revoked: dict[str, RevokedCertificate] = field(default_factory=dict)
     kept_keys: dict[tuple[str, KeyPurpose, int], StoredKey] = field(default_factory=dict)
     partly_reversed: dict[int, int] = field(default_factory=dict)
     following: dict[int, int] = field(default_factory=dict)  # what follows -> its original
@@ -190,10 +202,12 @@ class FakeStore:
 
     async def batch_totals(self, terminal_id: str, number: int) -> BatchTotals:
         await self._read()
+        batch = self.batches_by_key.get((terminal_id, number))
+        names = [f"{terminal_id.rstrip()}/{number}", *(batch.carried if batch else ())]
         counted = [
             (t.kind, self.partly_reversed.get(t.transaction_id, t.amount_minor))
             for t in self._in_order()
-            if t.terminal_id == terminal_id and t.batch == number and self._counts(t)
+            if f"{t.terminal_id.rstrip()}/{t.batch}" in names and self._counts(t)
         ]
         debits = [amount for kind, amount in counted if kind in _DEBITS]
         refunds = [amount for kind, amount in counted if kind is Kind.REFUND]
@@ -262,6 +276,28 @@ class FakeStore:
     async def devices(self) -> list[Device]:
         await self._read()
         return list(self.devices_by_id.values())
+
+    async def device_history(
+        self, terminal_id: str, limit: int, *, before_id: int = 0
+    ) -> list[DeviceEvent]:
+        await self._read()
+        return [
+            one
+            for event_id, one in sorted(self.events_by_id.items(), reverse=True)
+            if one.terminal_id == terminal_id and (not before_id or event_id < before_id)
+        ][:limit]
+
+    async def incidents(self) -> list[Incident]:
+        await self._read()
+        return [one for _, one in sorted(self.incidents_by_id.items())]
+
+    async def replacements(self) -> list[Replacement]:
+        await self._read()
+        return [one for _, one in sorted(self.replacements_by_id.items())]
+
+    async def revoked_certificates(self) -> list[RevokedCertificate]:
+        await self._read()
+        return list(self.revoked.values())
 
     async def keys(self) -> list[StoredKey]:
         await self._read()
@@ -365,6 +401,10 @@ class FakeStore:
             self.batches_by_key,
             self.uploaded,
             self.noted,
+            self.events_by_id,
+            self.incidents_by_id,
+            self.replacements_by_id,
+            self.revoked,
             self.kept_keys,
             self.partly_reversed,
             self.rrns,
@@ -454,6 +494,8 @@ class FakeStore:
                     self.devices_by_id[operation.device_id] = replace(
                         device, last_seen_ms=operation.last_seen_ms
                     )
+            case NoteDevice() | PutIncident() | PutReplacement() | RevokeCertificate():
+                self._apply_to_life(operation)
             case ReserveStans():
                 block = StanBlock(operation.upstream, operation.first, operation.reserved_ms)
                 self.blocks[operation.upstream, operation.first] = block
@@ -482,6 +524,21 @@ class FakeStore:
                 old = self._old(operation.what, operation.before_ms)
                 for entry in old[: operation.rows_max]:
                     del self._leftovers(operation.what)[entry]
+
+    def _apply_to_life(
+        self, operation: NoteDevice | PutIncident | PutReplacement | RevokeCertificate
+    ) -> None:
+        match operation:
+            case NoteDevice():
+                event_id = max(self.events_by_id, default=0) + 1
+                self.events_by_id[event_id] = replace(operation.event, event_id=event_id)
+            case PutIncident():
+                self.incidents_by_id[operation.incident.incident_id] = operation.incident
+            case PutReplacement():
+                made = operation.replacement
+                self.replacements_by_id[made.replacement_id] = made
+            case RevokeCertificate():
+                self.revoked[operation.certificate.sha256] = operation.certificate
 
     def _forget(self, transaction_id: int) -> None:
         known = self.transactions.get(transaction_id)

@@ -14,7 +14,8 @@ from gateway.errors import NoSuchThing, OperatorError, StoreError
 from gateway.settings.schema_terminals import DeviceRange
 from gateway.store.store import Device, DeviceState
 from gateway.telemetry.events import Event
-from gateway.terminals.registry import MOVES, Move, Registry
+from gateway.terminals.life import Move, after, refusal
+from gateway.terminals.registry import Registry
 from tests.support.fake_store import FakeStore
 
 SHA_A, SHA_B = "a" * 64, "b" * 64
@@ -77,7 +78,7 @@ async def test_enrolled_devices_wait_for_activation_and_survive() -> None:
 
 
 @pytest.mark.parametrize("state", list(DeviceState))
-@pytest.mark.parametrize("move", list(Move))
+@pytest.mark.parametrize("move", [Move.ACTIVATE, Move.SUSPEND, Move.RESUME])
 async def test_every_pair_of_state_and_move(state: DeviceState, move: Move) -> None:
     store = FakeStore()
     registry = await loaded(store)
@@ -89,12 +90,11 @@ async def test_every_pair_of_state_and_move(state: DeviceState, move: Move) -> N
         Move.SUSPEND: registry.suspend,
         Move.RESUME: registry.resume,
     }[move]
-    if (state, move) in MOVES:
-        assert (await act("T1", "why")).state is MOVES[state, move]
-        assert store.devices_by_id[1].state is MOVES[state, move]
+    if not refusal(state, move):
+        assert (await act("T1", "why")).state is after(state, move)
+        assert store.devices_by_id[1].state is after(state, move)
     else:
-        legal = next(m for was, m in MOVES if was is state)
-        with pytest.raises(OperatorError, match=f"T1 is {state}: it cannot {move}.*: {legal}"):
+        with pytest.raises(OperatorError, match=f"T1 is {state}: it cannot {move}"):
             await act("T1", "why")
         assert store.devices_by_id[1].state is state
 
