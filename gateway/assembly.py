@@ -40,6 +40,7 @@ from gateway.terminals.sightings import Sightings
 from gateway.transactions.batches import Batches
 from gateway.transactions.delivery import Delivery, take_back_undelivered
 from gateway.transactions.flow import Flow
+from gateway.transactions.gaps import Gaps
 from gateway.transactions.originals import Originals
 from gateway.transactions.records import Records
 from gateway.transactions.recovery import recover
@@ -183,11 +184,14 @@ async def _assembled(
     pool.removed = reversals.leave
     for upstream in pool:
         upstream.on_late = reversals.late_answer
+    gaps = Gaps(store=store, settings=settings.restore, clock=clock, emit=emit)
+    await gaps.restore()
     originals = Originals(
         store=store,
         approving=partial(_approving, pool),
         window_days=settings.repeats.original_days,
         tombstones_max=settings.repeats.tombstones_max,
+        gaps=gaps,
     )
     delivery = Delivery(
         store=store,
@@ -271,6 +275,7 @@ async def _assembled(
         sightings=sightings,
         gate=gate,
         cutting=cutting,
+        gaps=gaps,
     )
 
 

@@ -21,6 +21,7 @@ from gateway.terminals.registry import Registry
 from gateway.terminals.sightings import Sightings
 from gateway.transactions.delivery import Delivery
 from gateway.transactions.flow import Flow
+from gateway.transactions.gaps import Gaps
 from gateway.transactions.records import Records
 from gateway.transactions.reversals import Reversals
 from gateway.upstreams.pool import Pool
@@ -52,3 +53,4 @@ class Node:
     sightings: Sightings
     gate: Gate
     cutting: Cutting
+    gaps: Gaps

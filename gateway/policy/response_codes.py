@@ -41,6 +41,7 @@ class Reason(StrEnum):
     REPEAT_DIFFERS = "repeat_differs"
     ALREADY_REVERSED = "already_reversed"
     ORIGINAL_NOT_FOUND = "original_not_found"
+    LOST_IN_RESTORE = "lost_in_restore"  # it may be of the time since the backup
     NO_UPSTREAM = "no_upstream"
     NO_ANSWER = "no_answer"
     OVERLOAD = "overload"
@@ -79,6 +80,7 @@ _CODES: dict[Reason, tuple[str, str]] = {
     Reason.REPEAT_DIFFERS: ("94", "94"),
     Reason.ALREADY_REVERSED: ("12", "12"),
     Reason.ORIGINAL_NOT_FOUND: ("25", "25"),
+    Reason.LOST_IN_RESTORE: ("96", "96"),
     Reason.NO_UPSTREAM: ("91", "91"),
     Reason.NO_ANSWER: ("91", "98"),
     Reason.OVERLOAD: ("96", "96"),

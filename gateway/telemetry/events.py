@@ -74,6 +74,11 @@ class Event(StrEnum):
     STORE_RECOVERED = "store_recovered"
     RETENTION_DONE = "retention_done"
     RETENTION_FAILED = "retention_failed"
+    BACKUP_DONE = "backup_done"
+    BACKUP_FAILED = "backup_failed"
+    RESTORE_GAP = "restore_gap"  # what may be of the time between a backup and its restore
+    RESEALED = "resealed"  # nothing is left under older keys of the store
+    RESEAL_FAILED = "reseal_failed"
     # operators
     DEVICE_CHANGED = "device_changed"
     DEVICES_IMPORTED = "devices_imported"
@@ -125,6 +130,7 @@ _OTHER_LEVELS = {
         Event.NODE_DRAIN_INCOMPLETE,
         Event.OPERATOR_REFUSED,
         Event.CONFIG_WAITS,
+        Event.RESTORE_GAP,
     ),
     ERROR: (
         Event.INVARIANT_BROKEN,
@@ -135,6 +141,8 @@ _OTHER_LEVELS = {
         Event.STANS_EXHAUSTED,
         Event.STORE_FAILING,
         Event.RETENTION_FAILED,
+        Event.BACKUP_FAILED,
+        Event.RESEAL_FAILED,
         Event.ADMIN_FAILED,
         Event.ALARM_COMMAND_FAILED,
         Event.AUDIT_FAILED,
@@ -160,6 +168,9 @@ ALARMS = frozenset(
         Event.UPSTREAM_DOWN,
         Event.STORE_FAILING,
         Event.RETENTION_FAILED,
+        Event.BACKUP_FAILED,
+        Event.RESTORE_GAP,
+        Event.RESEAL_FAILED,
         Event.AUDIT_FAILED,
         Event.AUDIT_DAMAGED,
         Event.CONFIG_REFUSED,
@@ -174,6 +185,8 @@ CLEARS: dict[Event, tuple[Event, ...]] = {
     Event.UPSTREAM_CONTROLLED: (Event.UPSTREAM_DOWN,),
     Event.STORE_RECOVERED: (Event.STORE_FAILING,),
     Event.RETENTION_DONE: (Event.RETENTION_FAILED,),
+    Event.BACKUP_DONE: (Event.BACKUP_FAILED,),
+    Event.RESEALED: (Event.RESEAL_FAILED,),
     Event.CRL_LOADED: (Event.CRL_STALE, Event.CRL_FAILED),
     Event.AUDIT_RECOVERED: (Event.AUDIT_FAILED,),
     Event.CONFIG_LOADED: (Event.CONFIG_REFUSED, Event.CONFIG_WAITS),

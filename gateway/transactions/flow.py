@@ -23,6 +23,7 @@ from gateway.transactions import duplicates, replies
 from gateway.transactions.batches import Batches
 from gateway.transactions.delivery import Delivery
 from gateway.transactions.duplicates import Exchange
+from gateway.transactions.gaps import Gaps
 from gateway.transactions.matching import Description
 from gateway.transactions.originals import (
     Originals,
@@ -219,6 +220,10 @@ class Flow:
             seen = await self._repeats.find(draft)
             if seen is not None:
                 return self._answer_again(seen, request, draft)
+        if self._originals.gaps is not None and self._originals.gaps.any:
+            refused = await self._lost_in_restore(request, self._originals.gaps)
+            if refused is not None:
+                return refused
         if await self._originals.graves.holds(draft):
             return await self._refuse_new(
                 request, draft, Reason.ALREADY_REVERSED, "reversed before it came"
@@ -228,6 +233,17 @@ class Flow:
         if kind in FOLLOWING_KINDS:
             return await self._following(request, draft)
         return await self._routed(request, draft)
+
+    async def _lost_in_restore(self, request: Request, gaps: Gaps) -> Reply | None:
+        """After a restore: the refusal of what may have been done in the time that is lost."""
+        line = None
+        if request.message.is_repeat and request.kind is not Kind.BALANCE:
+            line = await gaps.repeat(request)
+        if line is None:
+            line = gaps.undone(request)
+        if line is None:
+            return None
+        return self._refuse(request, Reason.LOST_IN_RESTORE, f"restore gap, line {line.number}")
 
     async def _routed(self, request: Request, draft: Transaction) -> Reply:
         choice = request.version.router.choose(
@@ -246,6 +262,9 @@ class Flow:
             if request.kind is Kind.REFUND and not refers(request.message):
                 # A refund of what was bought elsewhere, or long ago: it names no original.
                 return await self._routed(request, draft)
+            gaps = self._originals.gaps
+            if gaps is not None and await gaps.follow_up(request) is not None:
+                return self._refuse(request, Reason.LOST_IN_RESTORE, "original")
             return self._refuse(request, Reason.ORIGINAL_NOT_FOUND, "original")
         async with self._originals.held(original.transaction_id):
             original = await self._originals.fresh(original)
@@ -444,6 +463,8 @@ class Flow:
         taken = await self._takebacks.take(request)
         if isinstance(taken, Reason):
             return self._refuse(request, taken, "original")
+        if taken is None:
+            return Reply(replies.refusal(request.message, APPROVED))
         self._outcomes.log(request, taken, taken.upstream, APPROVED)
         return Reply(replies.refusal(request.message, APPROVED))
 

@@ -62,6 +62,13 @@ class Graves:
                 if not self._sought[one]:
                     del self._sought[one]
 
+    async def hold_any(self, graves: Iterable[str]) -> bool:
+        """Whether there is a tombstone of one of these names. Raises StoreError."""
+        for one in graves:
+            if await self._is_known(one):
+                return True
+        return False
+
     async def bury(self, graves: Iterable[str], now_ms: int) -> None:
         """Refuse for good what comes with these keys; on return it is durable.
 

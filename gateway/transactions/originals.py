@@ -11,6 +11,7 @@ from gateway.policy.response_codes import Reason, may_be_approved
 from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
 from gateway.store.store import State, Store, Transaction
 from gateway.transactions import duplicates
+from gateway.transactions.gaps import Gaps
 from gateway.transactions.graves import Graves
 from gateway.transactions.matching import Description, Fit, reference
 from gateway.transactions.request import Request
@@ -47,9 +48,17 @@ class Originals:
     """Finds originals in the store; `graves` keeps what was reversed before it came."""
 
     def __init__(
-        self, *, store: Store, approving: Approving, window_days: int, tombstones_max: int
+        self,
+        *,
+        store: Store,
+        approving: Approving,
+        window_days: int,
+        tombstones_max: int,
+        gaps: Gaps | None = None,
     ) -> None:
+        """`gaps`: what is not found may be of the time between a backup and its restore."""
         self._store = store
+        self.gaps = gaps
         self._approving = approving
         self._window_days = window_days
         self.graves = Graves(store=store, count_max=tombstones_max, keep_days=window_days + 1)

@@ -10,6 +10,7 @@ from gateway.policy.response_codes import Reason
 from gateway.store.store import OweReversal, State, Transaction
 from gateway.transactions.delivery import Delivery
 from gateway.transactions.duplicates import Exchange
+from gateway.transactions.gaps import Line
 from gateway.transactions.matching import Description
 from gateway.transactions.originals import Originals
 from gateway.transactions.records import Records
@@ -42,14 +43,18 @@ class TakeBacks:
         self._under_way = under_way
         self._clock = clock
 
-    async def take(self, request: Request) -> Transaction | Reason:
+    async def take(self, request: Request) -> Transaction | Reason | None:
         """The original, once its reversal is durable or it needs none; else why it is refused.
+
+        None: an operator has settled it, the original being lost in a restore.
 
         Raises StoreError where that could not be made durable: then the answer is never 00 or 25.
         """
         original = await self._original(request)
         if original is None:
             return Reason.ORIGINAL_NOT_FOUND
+        if isinstance(original, Line):
+            return Reason.LOST_IN_RESTORE if original.is_open else None
         if original.kind not in REVERSIBLE_KINDS:
             return original if original.kind in _OWED_NOTHING else Reason.INVALID_TRANSACTION
         if left_minor(request.message) >= original.amount_minor:
@@ -114,10 +119,11 @@ class TakeBacks:
         )
         return original
 
-    async def _original(self, request: Request) -> Transaction | None:
+    async def _original(self, request: Request) -> Transaction | Line | None:
         """The transaction to be undone, after it is no longer under way.
 
-        For one that was never seen a tombstone is left, so that it is refused should it come.
+        For one that was never seen a tombstone is left, so that it is refused should it come; for
+        one that may have been lost in a restore, a line for operators.
         """
         originals = self._originals
         prefixes = originals.prefixes_of(request)
@@ -128,6 +134,10 @@ class TakeBacks:
                     await exchange.wait()
             found = await originals.find_reversed(request, prefixes, description)
             if found is None:
+                if originals.gaps is not None and not await originals.graves.hold_any(graves):
+                    line = await originals.gaps.reversal(request)
+                    if line is not None:
+                        return line
                 await originals.graves.bury(graves, request.wall_ms)
             return found
 
