@@ -45,6 +45,12 @@ def library_cipher(algorithm: KeyAlgorithm, key: bytes) -> BlockCipherAlgorithm:
             return AES(key)
 
 
+def encrypt_once(algorithm: KeyAlgorithm, key: bytes, data: bytes) -> bytes:
+    """Whole blocks, each by itself, under a key that is used this once; see `BlockCipher`."""
+    ecb = Cipher(library_cipher(algorithm, key), ECB())  # noqa: S305 (single blocks)
+    return ecb.encryptor().update(data)
+
+
 class BlockCipher:
     """One key's cipher, ready for many uses: ECB, and CBC with an initial vector.
 
@@ -53,17 +59,19 @@ class BlockCipher:
     is not whole blocks.
     """
 
-    __slots__ = ("_cipher", "_decrypt", "_encrypt", "algorithm", "block_bytes")
+    __slots__ = ("_cipher", "_decrypt", "_decrypt_into", "_encrypt", "algorithm", "block_bytes")
 
     def __init__(self, algorithm: KeyAlgorithm, key: bytes) -> None:
         self.algorithm = algorithm
         self.block_bytes = block_bytes(algorithm)
         self._cipher = library_cipher(algorithm, key)
-        ecb = Cipher(self._cipher, ECB())  # noqa: S305 (the block itself is what is asked for)
+        ecb = Cipher(self._cipher, ECB())  # noqa: S305 (single blocks)
         self._encrypt = ecb.encryptor().update
-        self._decrypt = ecb.decryptor().update
+        decryptor = ecb.decryptor()
+        self._decrypt = decryptor.update
+        self._decrypt_into = decryptor.update_into
 
-    def encrypt(self, data: bytes) -> bytes:
+    def encrypt(self, data: bytes | bytearray | memoryview) -> bytes:
         """Each block by itself (ECB)."""
         self._check(data)
         return self._encrypt(data)
@@ -72,6 +80,12 @@ class BlockCipher:
         """Each block by itself again."""
         self._check(data)
         return self._decrypt(data)
+
+    def decrypt_into(self, data: bytes | bytearray | memoryview, out: bytearray) -> None:
+        """Each block by itself again, to the start of `out`, which a caller can wipe: it is at
+        least one block longer than the data."""
+        self._check(data)
+        self._decrypt_into(data, out)
 
     def encrypt_cbc(self, data: bytes, *, iv: bytes = b"") -> bytes:
         """Chained, from `iv` (one block; zeros where it is empty)."""
@@ -85,7 +99,7 @@ class BlockCipher:
         chain = CBC(iv or bytes(self.block_bytes))
         return Cipher(self._cipher, chain).decryptor().update(data)
 
-    def _check(self, data: bytes) -> None:
+    def _check(self, data: bytes | bytearray | memoryview) -> None:
         # A rest would stay in the library's context, and come out with the next caller's data.
         if len(data) % self.block_bytes:
             raise ValueError(f"{len(data)} bytes are not whole blocks of {self.block_bytes}")

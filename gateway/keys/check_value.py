@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from cryptography.hazmat.primitives.cmac import CMAC
 
-from gateway.keys.block_ciphers import AES_FAMILY, BlockCipher, library_cipher
+from gateway.keys.block_ciphers import AES_FAMILY, block_bytes, encrypt_once, library_cipher
 from gateway.keys.records import KeyAlgorithm
 
 CHECK_VALUE_BYTES = 3  # what a record of a key holds
@@ -43,8 +43,7 @@ def check_value(
         cmac = CMAC(library_cipher(algorithm, key))
         cmac.update(bytes(16))
         return cmac.finalize()[:length]
-    cipher = BlockCipher(algorithm, key)
-    return cipher.encrypt(bytes(cipher.block_bytes))[:length]
+    return encrypt_once(algorithm, key, bytes(block_bytes(algorithm)))[:length]
 
 
 def agrees(

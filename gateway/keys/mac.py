@@ -107,7 +107,7 @@ def _cbc(cipher: BlockCipherAlgorithm) -> MacFunction:
 def _first_subkey(cipher: BlockCipherAlgorithm) -> int:
     """K1 of NIST SP 800-38B, 6.1."""
     size = cipher.block_size // 8
-    encryptor = Cipher(cipher, ECB()).encryptor()  # noqa: S305 (one block)
+    encryptor = Cipher(cipher, ECB()).encryptor()  # noqa: S305 (a single block)
     doubled = int.from_bytes(encryptor.update(bytes(size)), "big") << 1
     if doubled >> cipher.block_size:
         doubled ^= _CMAC_POLYNOMIAL[size]

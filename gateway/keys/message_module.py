@@ -9,15 +9,26 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.errors import KeyUnavailable, OperatorError
-from gateway.keys.block_ciphers import DES_FAMILY, BlockCipher
+from gateway.keys import dukpt_aes, dukpt_tdes, key_block
+from gateway.keys.block_ciphers import AES_FAMILY, DES_FAMILY, BlockCipher
 from gateway.keys.check_value import check_value
 from gateway.keys.mac import WIRE_BYTES, MacFunction, mac_function
-from gateway.keys.message_security import KeyForm, MacScheme
+from gateway.keys.message_security import KeyForm, MacScheme, MalformedPin, PinFormat, PinKey
+from gateway.keys.pin_block import deciphered, encipher
 from gateway.keys.records import KeyAlgorithm, KeyPurpose, StoredKey, StoredKeyState
-from gateway.keys.usage import DATA_KEYS, MAC_KEYS, check_use, check_wrapping
+from gateway.keys.usage import (
+    DATA_KEYS,
+    MAC_KEYS,
+    PIN_SOURCES,
+    PIN_TARGETS,
+    check_use,
+    check_wrapping,
+)
 
 Unwrap = Callable[[StoredKey], bytes]
-Wrap = Callable[[StoredKey, bytes], StoredKey]
+Wrap = Callable[[bytes, StoredKey], StoredKey]
+
+_BLOCK_VERSIONS = {KeyForm.TR31_B: "B", KeyForm.TR31_D: "D"}
 
 HELD_MAX = 20_000  # prepared keys; about 5 KiB each
 
@@ -68,6 +79,20 @@ class SoftwareMessageSecurity:
         """Whether a MAC is right, compared in constant time."""
         return hmac.compare_digest(self.mac(key, scheme, data), mac)
 
+    def translate_pin(self, block: bytes, *, source: PinKey, target: PinKey, pan: str) -> bytes:
+        """The same PIN under another key and format (8 bytes; ISO_4, and any under SM4: 16).
+
+        The PIN exists between deciphering and enciphering, in buffers that are wiped. Raises
+        MalformedPin where the block holds no PIN of the source's format, or the KSN is none that
+        a device sends.
+        """
+        check_use(source.key, PIN_SOURCES, "decrypt a terminal's PIN")
+        check_use(target.key, PIN_TARGETS, "encrypt a PIN for an upstream")
+        outgoing = self._pin_cipher(target)
+        incoming = self._pin_cipher(source)
+        with deciphered(incoming, block, pin_format=source.format, pan=pan) as pin:
+            return encipher(outgoing, pin, pin_format=target.format, pan=pan, random=self._random)
+
     def encrypt(self, key: StoredKey, data: bytes) -> bytes:
         """Data under a data key: CBC, initial vector of zeros; whole blocks only (ValueError)."""
         check_use(key, DATA_KEYS, "encrypt data")
@@ -117,29 +142,48 @@ class SoftwareMessageSecurity:
                 f"{as_.algorithm.bytes}; check the algorithm that was named"
             )
         stated = check_value(as_.algorithm, value).hex().upper()
-        return self._wrap(replace(as_, check_value=stated), value)
+        return self._wrap(value, replace(as_, check_value=stated))
 
     def export_under(self, key: StoredKey, master: StoredKey, form: KeyForm) -> bytes:
         """A key wrapped under a master key, for the other side; never under a working key.
 
-        Raises KeyUnavailable where the master may not carry it, and ValueError where the form
-        cannot: ECB and CBC take whole blocks of the master's cipher.
+        Key blocks are ASCII, and say that the key is not to be passed on. Raises KeyUnavailable
+        where the master may not carry it, and OperatorError where the form cannot: ECB and CBC
+        take whole blocks of the master's cipher.
         """
         check_wrapping(key, master)
-        cipher = self._cipher(master)
-        value = self._unwrap(key)
-        return cipher.encrypt(value) if form is KeyForm.ECB else cipher.encrypt_cbc(value)
+        version = _BLOCK_VERSIONS.get(form)
+        try:
+            if version is not None:
+                header = key_block.header_for(key.purpose, key.algorithm, version=version)
+                block = key_block.wrap(
+                    self._unwrap(key),
+                    header,
+                    protection=self._unwrap(master),
+                    protected_by=master.algorithm,
+                    random=self._random,
+                )
+                return block.encode()
+            cipher = self._cipher(master)
+            value = self._unwrap(key)
+            return cipher.encrypt(value) if form is KeyForm.ECB else cipher.encrypt_cbc(value)
+        except ValueError as error:
+            raise OperatorError(f"{key.name} under {master.name}: {error}") from None
 
     def import_under(
         self, wrapped: bytes, master: StoredKey, form: KeyForm, *, as_: StoredKey
     ) -> StoredKey:
         """The other side's key, kept as `as_` says, its check value and wrapped value filled in.
 
-        The caller compares the check value with the one that came along: without it a wrong
-        master goes unnoticed. Raises KeyUnavailable where the master may not carry it, and
-        OperatorError where it does not unwrap, or has not its algorithm's length.
+        In ECB and CBC nothing tells a wrong master or a damaged key: the caller compares the check
+        value with the one that came along. A key block is authenticated, and says what its key is
+        for. Raises KeyUnavailable where the master may not carry it, and OperatorError where it
+        does not unwrap, is for another purpose, or has not its algorithm's length.
         """
         check_wrapping(as_, master)
+        version = _BLOCK_VERSIONS.get(form)
+        if version is not None:
+            return self.keep(self._from_block(wrapped, master, version, as_=as_), as_=as_)
         cipher = self._cipher(master)
         if len(wrapped) != as_.algorithm.bytes or len(wrapped) % cipher.block_bytes:
             raise OperatorError(
@@ -149,6 +193,22 @@ class SoftwareMessageSecurity:
             )
         clear = cipher.decrypt if form is KeyForm.ECB else cipher.decrypt_cbc
         return self.keep(clear(wrapped), as_=as_)
+
+    def _from_block(
+        self, wrapped: bytes, master: StoredKey, version: str, *, as_: StoredKey
+    ) -> bytes:
+        if wrapped[:1] != version.encode():
+            raise OperatorError(f"{as_.name}: what came is no key block of version {version}")
+        try:
+            header, value = key_block.unwrap(
+                wrapped.decode("ascii"),
+                protection=self._unwrap(master),
+                protected_by=master.algorithm,
+            )
+            key_block.check_header(header, as_.purpose, as_.algorithm)
+        except (OperatorError, ValueError) as error:
+            raise OperatorError(f"{as_.name}: {error}") from None
+        return value
 
     def forget(self, owner: str) -> None:
         """Drop whatever is held in memory of an owner's clear keys."""
@@ -162,6 +222,21 @@ class SoftwareMessageSecurity:
         if held.cipher is None:
             held.cipher = BlockCipher(key.algorithm, self._unwrap(key))
         return held.cipher
+
+    def _pin_cipher(self, pin_key: PinKey) -> BlockCipher:
+        key = pin_key.key
+        if key.purpose is not KeyPurpose.BASE_DERIVATION:
+            if pin_key.ksn:
+                raise KeyUnavailable(f"{key.name} came with a KSN, and derives no keys")
+            return self._cipher(key)
+        held = self._of(key)
+        if held.base is None:
+            held.base = self._unwrap(key)
+        try:
+            algorithm, value = _derived_pin_key(pin_key, held.base)
+        except ValueError as error:
+            raise MalformedPin(str(error)) from None
+        return BlockCipher(algorithm, value)
 
     def _of(self, key: StoredKey) -> _Held:
         held = self._held.get(key.wrapped)
@@ -187,13 +262,28 @@ class SoftwareMessageSecurity:
 class _Held:
     """What was prepared of one key."""
 
-    __slots__ = ("cipher", "key", "mac", "scheme")
+    __slots__ = ("base", "cipher", "key", "mac", "scheme")
 
     def __init__(self, key: StoredKey) -> None:
         self.key = key
         self.cipher: BlockCipher | None = None
         self.mac: MacFunction | None = None
         self.scheme: MacScheme | None = None
+        self.base: bytes | None = None  # a base derivation key itself: all comes from it anew
+
+
+def _derived_pin_key(pin_key: PinKey, base: bytes) -> tuple[KeyAlgorithm, bytes]:
+    """The key that DUKPT derives for a PIN block; raises ValueError where the KSN is none."""
+    algorithm = pin_key.key.algorithm
+    if algorithm is KeyAlgorithm.TDES_2:
+        derived = dukpt_tdes.transaction_key(base, pin_key.ksn, dukpt_tdes.Variant.PIN)
+        return algorithm, derived
+    if algorithm not in AES_FAMILY:
+        raise KeyUnavailable(f"{pin_key.key.name}: DUKPT has no {algorithm.value} base keys")
+    usual = algorithm if pin_key.format is PinFormat.ISO_4 else KeyAlgorithm.TDES_2
+    working = pin_key.working or usual
+    derived = dukpt_aes.transaction_key(algorithm, base, pin_key.ksn, dukpt_aes.KeyUse.PIN, working)
+    return working, derived
 
 
 def with_odd_parity(key: bytes) -> bytes:

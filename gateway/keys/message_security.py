@@ -55,6 +55,8 @@ class PinKey:
     key: StoredKey
     format: PinFormat
     ksn: bytes = b""  # 10 bytes: TDES DUKPT (X9.24-1); 12: AES DUKPT (X9.24-3)
+    # What AES DUKPT derives; None: for format 4 a key like the base key, else TDES-2.
+    working: KeyAlgorithm | None = None
 
 
 class MessageSecurity(Protocol):
@@ -70,9 +72,10 @@ class MessageSecurity(Protocol):
         ...
 
     def translate_pin(self, block: bytes, *, source: PinKey, target: PinKey, pan: str) -> bytes:
-        """The same PIN under another key and format (8 bytes, ISO_4: 16).
+        """The same PIN under another key and format (8 bytes; ISO_4, and any under SM4: 16).
 
-        Raises MalformedPin where the block holds no PIN of the source's format.
+        Raises MalformedPin where the block holds no PIN of the source's format, or the KSN is none
+        that a device sends. From a terminal's key to an upstream's only.
         """
         ...
 

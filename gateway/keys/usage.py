@@ -1,4 +1,4 @@
-"""What a key may be used for: key separation, states and times as tables and plain functions."""
+"""What a key may be used for: key separation as tables, and the functions that hold to them."""
 
 from __future__ import annotations
 
@@ -46,20 +46,10 @@ STRENGTH_BITS = {
 _DEAD = frozenset({StoredKeyState.EXPIRED, StoredKeyState.DESTROYED})
 
 
-def usable(key: StoredKey, *, now_ms: int) -> bool:
-    """Whether a key works at a time (ms since the epoch): its state allows it, its time has come
-    and is not over."""
-    return (
-        key.state not in _DEAD
-        and key.start_ms <= now_ms
-        and (key.end_ms == 0 or now_ms < key.end_ms)
-    )
-
-
 def check_use(key: StoredKey, purposes: frozenset[KeyPurpose], use: str) -> None:
     """Raises KeyUnavailable where a key is destroyed or expired, or is for something else.
 
-    Times are the caller's to check (`usable`): nothing here has a clock.
+    Times are the caller's to check (`key_life.check_usable`): nothing here has a clock.
     """
     if key.state in _DEAD:
         raise KeyUnavailable(f"{key.name} is {key.state.value}: it is not used any more")
