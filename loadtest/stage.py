@@ -205,6 +205,7 @@ crl = "certs/ca.crl"
 """
 _PLAIN = """\
 security = "plain"
+macs = "by_profile"
 """
 _RANGE = """
 [[registry.ranges]]

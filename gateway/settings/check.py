@@ -73,11 +73,11 @@ class _Checks:
 
     def listeners(self) -> None:
         for listener in self._top.parts("listeners"):
-            if listener.text("security") == "plain":
+            if listener.text("security") == "plain" and listener.text("macs") == "by_profile":
                 self._findings.warning(
                     listener.at("security"),
                     "identity on this listener rests on address range and terminal id only",
-                    'write "mutual-tls" wherever the terminals can do it',
+                    'write "mutual-tls" wherever the terminals can do it, or have macs required',
                 )
             tls = listener.part("tls")
             certificate, key = self._named(tls, "certificate"), self._named(tls, "key")
@@ -126,7 +126,37 @@ class _Checks:
             self._findings.error(
                 keyring.path,
                 f"{keyring.file} does not exist",
-                "correct the path, or write create = true to have one made (development)",
+                "correct the path, or make one: `gateway keys init`, or create = true (development)",
+            )
+        for name in ("kek", "kek_next"):
+            if keys.has(name):
+                self._key_encryption_key(keys.part(name), keyring)
+
+    def _key_encryption_key(self, kek: Part, keyring: Named) -> None:
+        """The files that a key-encryption key is made of, or reached by."""
+        named = [self._named(kek, key) for key in ("passphrase_file", "pin_file")]
+        named += [
+            Named(path, resolve(self._file, text)) for path, text in kek.texts("component_files")
+        ]
+        for one in named:
+            if one is None:
+                continue
+            if _kind(one.file) == "file":
+                self._certificates.private_file(one, "what leads to every key")
+            elif not self._top.part("keys").flag("create"):
+                self._findings.error(
+                    one.path, f"{one.file} is no file", "correct the path, or have it brought"
+                )
+            if one.file.parent == keyring.file.parent:
+                self._findings.warning(
+                    one.path,
+                    f"{one.file} lies beside the keyring: one copy has both",
+                    "keep it in another folder, on another disk where there is one",
+                )
+        module = self._named(kek, "pkcs11_module")
+        if module is not None and _kind(module.file) != "file":
+            self._findings.error(
+                module.path, f"{module.file} is no file", "name the token's library"
             )
 
     def places(self) -> None:

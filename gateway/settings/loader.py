@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from gateway.settings.boarding import BoardedTerminals
 from gateway.settings.draft import Part
 from gateway.settings.findings import Finding, Findings, SettingsError
+from gateway.settings.key_rules import check_key_fields
 from gateway.settings.rules import check_dialect_names, check_values
 from gateway.settings.schema import Settings
 from gateway.settings.shape import Shape
@@ -109,6 +110,7 @@ def read(path: Path) -> Reading:
     check_values(reading.top, reading.findings)
     reading.dialects = _dialects(reading, reading.top, contents)
     check_field_rules(reading.top, reading.dialects, reading.findings)
+    check_key_fields(reading.top, reading.dialects, reading.findings)
     reading.terminals = read_terminals_files(
         reading.top, partial(resolve, reading.file), reading.findings, contents
     )

@@ -26,6 +26,7 @@ RELOADABLE = frozenset(
         "approvals",
         "reload",
         "blocklists",
+        "lockout",
         "backup",
         "sealing",
         "log.level",

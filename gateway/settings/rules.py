@@ -15,6 +15,8 @@ from gateway.settings.address_rules import (
 from gateway.settings.draft import Part
 from gateway.settings.findings import Findings, shown_value
 from gateway.settings.health_rules import check_health, check_network
+from gateway.settings.key_rules import check_keys
+from gateway.settings.keyring_rules import check_keyring
 from gateway.settings.lines import KeyPath
 from gateway.settings.policy_rules import check_policy
 from gateway.settings.route_rules import check_routes
@@ -58,15 +60,11 @@ def check_values(top: Part, findings: Findings) -> None:
     _registry_ranges(top.part("registry"), findings)
     _operators(top, findings)
     check_policy(top, findings)
+    check_keys(top, findings)
     _retention(top, findings)
     check_metrics(top.part("metrics"), findings)
     check_listen_twice(top, findings)
-    if top.part("node").flag("production") and top.part("keys").flag("create"):
-        findings.error(
-            top.part("keys").at("create"),
-            "a production node does not make its own keyring",
-            "make it once under the rules for keys, and remove create = true",
-        )
+    check_keyring(top, findings)
 
 
 def check_dialect_names(top: Part, known: Collection[str], findings: Findings) -> None:

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from gateway.settings.schema_backup import Backup, Restore, Sealing
 from gateway.settings.schema_base import Address, Days, Name, Path, Seconds, Table
+from gateway.settings.schema_keys import Keys
+from gateway.settings.schema_keys_use import Lockout
 from gateway.settings.schema_operators import Approvals, Audit, Operator
 from gateway.settings.schema_policy import Blocklists, Merchant, Profile, Rates
 from gateway.settings.schema_terminals import Concentrator, Listener, RegistrySettings
@@ -128,6 +130,7 @@ class Settings(Table):
     concentrators: list[Concentrator] = Field(default_factory=list)
     terminal_groups: list[TerminalGroup] = Field(default_factory=list)
     dialects: list[Path] = Field(default_factory=list)  # files beside those shipped
+    lockout: Lockout = Lockout()
     log: Log = Log()
     metrics: Metrics = Metrics()
     alarms: Alarms = Alarms()

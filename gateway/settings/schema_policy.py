@@ -19,6 +19,7 @@ from gateway.settings.schema_base import (
     TimeOfDay,
     TimeZone,
 )
+from gateway.settings.schema_keys_use import ProfileKeys
 from gateway.wire.entry_mode import EntryMode
 from gateway.wire.message import Kind
 
@@ -70,6 +71,7 @@ class Profile(Rules):
     )
     offline_advices: bool = True  # false: reports of offline sales (0220) are refused
     keeps_advices: bool = False  # advices are answered 00 and sent later if no upstream is there
+    keys: ProfileKeys = ProfileKeys()
 
 
 class Merchant(Rules):

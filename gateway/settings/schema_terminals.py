@@ -66,6 +66,7 @@ class Concentrator(Table):
     terminals: list[str] = Field(min_length=1)  # ids, prefixes ending in *, ranges A-B
 
 
+    macs: Literal["required", "by_profile"] | None = None  # absent: plain ones require them
 class DeviceRange(Table):
     """A rule in place of a row each: every id of the range is an active device.
 

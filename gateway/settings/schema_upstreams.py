@@ -23,6 +23,7 @@ from gateway.settings.schema_base import (
     Table,
     TimeZone,
 )
+from gateway.settings.schema_keys_use import UpstreamKeys
 
 
 class ClientTls(Table):
@@ -159,6 +160,7 @@ class Upstream(Table):
     terminals_file: Path | None = None  # CSV, where it knows them one by one
     terminals_max: int = Field(default=100_000, ge=1, le=10_000_000)  # rows of that file
     fields: FieldRules = FieldRules()
+    keys: UpstreamKeys = UpstreamKeys()
 
 
 class Member(Table):

@@ -29,6 +29,7 @@ device = {{ per_s = 0.001, burst = {burst} }}
 name = "cups"
 listen = "127.0.0.1:{port}"
 security = "plain"
+macs = "by_profile"
 dialect = "iso87_ascii"
 code_set = "unionpay"
 

@@ -68,6 +68,7 @@ profile = "retail"
 name = "plain"
 listen = "127.0.0.1:{plain}"
 security = "plain"
+macs = "by_profile"
 dialect = "iso87_ascii"
 deadlines = {deadlines}
 {plain_limits}
@@ -89,6 +90,7 @@ crl = "certs/ca.crl"
 name = "malls"
 listen = "127.0.0.1:{mall}"
 security = "plain"
+macs = "by_profile"
 carries = "concentrator"
 dialect = "iso87_ascii"
 framing = {{ tpdu = true }}
@@ -109,6 +111,7 @@ answer_s = {answer_s}
 late_max_s = 30.0
 backoff = {{ first_s = 0.05, max_s = 0.5 }}
 reversal_backoff = {{ first_s = 0.2, max_s = 1.0 }}
+keys = {{ pin = "pass_through" }}
 {upstream_more}
 
 [[groups]]

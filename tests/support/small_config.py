@@ -22,6 +22,7 @@ kinds = ["purchase"]
 name = "plain"
 listen = "127.0.0.1:9000"
 security = "plain"
+macs = "by_profile"
 dialect = "iso87_ascii"
 
 [[upstreams]]

@@ -28,6 +28,7 @@ kinds = ["purchase"]
 name = "shops"
 listen = "127.0.0.1:1"
 security = "plain"
+macs = "by_profile"
 dialect = "iso87_ascii"
 [[upstreams]]
 name = "bank"

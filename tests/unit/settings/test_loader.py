@@ -36,6 +36,7 @@ kinds = ["purchase"]
 name = "shops"
 listen = "127.0.0.1:8443"
 security = "plain"
+macs = "by_profile"
 dialect = "iso87_ascii"
 #listener
 
@@ -207,7 +208,7 @@ def test_all_findings_come_at_once_and_in_order(tmp_path: Path) -> None:
 def test_ports_may_be_shared_openly(tmp_path: Path) -> None:
     second = (
         '[[listeners]]\nname = "b"\nlisten = "127.0.0.1:8443"\nsecurity = "plain"\n'
-        'reuse_port = true\ndialect = "iso87_ascii"'
+        'macs = "by_profile"\nreuse_port = true\ndialect = "iso87_ascii"'
     )
     file = written(tmp_path, ("#listener", "reuse_port = true"), ("#end", second))
     assert findings(file) == []
@@ -245,7 +246,10 @@ def test_a_dialect_file_reports_in_its_own_name(tmp_path: Path) -> None:
     file = written(
         tmp_path,
         ("[node]", 'dialects = ["own.toml"]\n[node]'),
-        ('security = "plain"\ndialect = "iso87_ascii"', 'security = "plain"\ndialect = "own"'),
+        (
+            'security = "plain"\nmacs = "by_profile"\ndialect = "iso87_ascii"',
+            'security = "plain"\nmacs = "by_profile"\ndialect = "own"',
+        ),
     )
     found = findings(file)
     # Nothing is said of the dialect's name: it may be in the file that could not be used.

@@ -30,6 +30,7 @@ kinds = ["purchase"]
 name = "shops"
 listen = "127.0.0.1:8443"
 security = "plain"
+macs = "by_profile"
 dialect = "iso87_ascii"
 
 [[terminal_groups]]

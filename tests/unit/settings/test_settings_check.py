@@ -290,7 +290,7 @@ def test_a_production_key_must_be_private(site: Site) -> None:
 
 
 def test_plain_listeners_and_upstreams_are_pointed_out(site: Site) -> None:
-    text = site.file.read_text().replace('"mutual-tls"', '"plain"')
+    text = site.file.read_text().replace('"mutual-tls"', '"plain"\nmacs = "by_profile"')
     text = re.sub(r"\[listeners.tls\].*?\n\n", "", text, flags=re.DOTALL)
     text = re.sub(r"\[upstreams.tls\].*?\n\n", "plain = true\n", text, flags=re.DOTALL)
     site.file.write_text(text)
