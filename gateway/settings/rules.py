@@ -192,7 +192,21 @@ def _listener(listener: Part, findings: Findings) -> None:
         )
     check_listen(listener, "listen", findings)
     check_networks(listener, findings)
-    _framing(listener.part("framing"), findings)
+    framing = listener.part("framing")
+    _framing(framing, findings)
+    if listener.text("carriage") == "tcp":
+        if framing.text("length") == "none":
+            findings.error(
+                framing.at("length"),
+                "says that messages have no length, and a stream cannot be cut without",
+                'write the length that the terminals use, or carriage = "http"',
+            )
+        if listener.has("http"):
+            findings.error(
+                listener.at("http"),
+                "stands on a listener whose carriage is tcp, which would not use it",
+                'write carriage = "http", or remove the table',
+            )
 
 
 def _upstream(upstream: Part, findings: Findings) -> None:

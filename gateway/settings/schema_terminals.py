@@ -30,6 +30,19 @@ class Deadlines(Table):
     send_s: Seconds = 10.0
 
 
+class Http(Table):
+    """What is taken on a listener whose terminals POST their frames."""
+
+    paths: list[  # empty: any
+        Annotated[
+            str,
+            Field(pattern=r"^/[!-~]*$", description='a path in quotes, such as "/unp/webtrans"'),
+        ]
+    ] = Field(default_factory=list)
+    content_types: list[str] = Field(default=["x-ISO-TPDU/x-auth"], min_length=1)
+    header_bytes_max: int = Field(default=8_192, ge=512, le=65_536)
+
+
 class ListenerLimits(Table):
     connections_max: int = Field(default=10_000, ge=1, le=1_000_000)
     connections_per_address_max: int = Field(default=10_000, ge=1, le=1_000_000)
@@ -48,9 +61,12 @@ class Listener(Table):
     dialect: Name
     code_set: Literal["iso", "unionpay"] = "iso"
     framing: Framing = Framing()
+    carriage: Literal["tcp", "http"] = "tcp"  # http: each frame is the body of a POST
+    http: Http = Http()
     tls: ServerTls | None = None
     networks: list[str] = Field(default_factory=list)  # CIDR ranges served; empty: any
     reuse_port: bool = False
+    macs: Literal["required", "by_profile"] | None = None  # absent: plain ones require them
     user_timeout_s: Seconds = 30.0  # TCP_USER_TIMEOUT
     keepalive_idle_s: Annotated[int, Field(ge=1, le=86_400)] = 60
     deadlines: Deadlines = Deadlines()
@@ -66,7 +82,6 @@ class Concentrator(Table):
     terminals: list[str] = Field(min_length=1)  # ids, prefixes ending in *, ranges A-B
 
 
-    macs: Literal["required", "by_profile"] | None = None  # absent: plain ones require them
 class DeviceRange(Table):
     """A rule in place of a row each: every id of the range is an active device.
 

@@ -1,30 +1,27 @@
-"""What carries frames over a connection's bytes: asked for frames, and for the bytes of an answer."""
+"""What carries frames over a connection: its bytes to frames, and answers to its bytes."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from gateway.errors import FrameError
-from gateway.wire.framing import Frame, FrameReader
+from gateway.wire.framing import Frame, FrameReader, FramingSpec
 
 
 class Carriage(Protocol):
     """One connection's carriage, without I/O. All of a connection's rules are the same over each.
 
     `error` is set where frames were completed before something that cannot be believed: they are
-    served first, and the next `feed` raises it.
+    served first, and the next `feed` raises it. `ahead` says that what came already may hold the
+    next frame: `feed(b"")` then tells.
     """
 
     error: FrameError | None
+    ahead: bool
 
     @property
     def mid_frame(self) -> bool:
         """Whether some bytes of an unfinished frame are held."""
-        ...
-
-    @property
-    def ahead(self) -> bool:
-        """Whether what came already may hold the next frame: `feed(b"")` then tells."""
         ...
 
     @property
@@ -56,10 +53,15 @@ class Carriage(Protocol):
 class StreamCarriage(FrameReader):
     """Frames one after the other, and nothing else: TCP, and TLS over it."""
 
-    __slots__ = ()
+    __slots__ = ("ahead",)
 
-    ahead = False
-    closing = False
+    def __init__(self, spec: FramingSpec) -> None:
+        super().__init__(spec)
+        self.ahead = False
+
+    @property
+    def closing(self) -> bool:
+        return False
 
     def to_say(self) -> bytes:
         return b""

@@ -16,12 +16,14 @@ from gateway.clock import Clock
 from gateway.errors import FrameError, ParseError, PeerError
 from gateway.settings.schema_terminals import Listener as ListenerSettings
 from gateway.telemetry.events import Emit, Event
+from gateway.terminals.carriage import Carriage, StreamCarriage
 from gateway.terminals.dispatch import Dispatcher
 from gateway.terminals.gate import Gate
+from gateway.terminals.http_carriage import HttpCarriage
 from gateway.terminals.identity import Caller, ConcentratorRule, ProvenCertificate
 from gateway.terminals.session import Sessions
 from gateway.transactions.request import Reply
-from gateway.wire.framing import Frame, FrameReader, FramingSpec
+from gateway.wire.framing import Frame, FramingSpec
 from gateway.wire.revocation import PeerCertificate
 from gateway.wire.stream import TcpStream
 from gateway.wire.tls import PeerRefused, ServerTls, handshake_reason, send_alert
@@ -70,6 +72,12 @@ class Service:
         self.clock = clock
         self.emit = emit
         self.draining = False
+
+    def carriage(self) -> Carriage:
+        """What carries the frames of a new connection."""
+        if self.settings.carriage == "http":
+            return HttpCarriage(self.framing, self.settings.http, clock=self.clock)
+        return StreamCarriage(self.framing)
 
 
 class Refused(PeerError):
@@ -219,10 +227,15 @@ class Connection:
             caller, many=many, count_max=settings.limits.sessions_per_connection_max
         )
         self._sessions = sessions
-        if many:
+        if many and settings.carriage == "tcp":
             await self._carry_many(sessions)
-        else:
-            await self._carry_one(sessions)
+            return
+        carriage = service.carriage()
+        try:
+            await self._carry_one(sessions, carriage)
+        except (FrameError, ParseError):
+            await self._farewell(carriage)
+            raise
 
     async def _handshake(self, tls: ServerTls) -> ProvenCertificate:
         now_ms = self._service.clock.wall_ms()
@@ -247,17 +260,16 @@ class Connection:
 
     # --- conversations --------------------------------------------------------------------
 
-    async def _carry_one(self, sessions: Sessions) -> None:
+    async def _carry_one(self, sessions: Sessions, carriage: Carriage) -> None:
         """A terminal of its own: one request at a time, answered before the next is read.
 
         The exchange runs in this very task. Nothing cancels it: while it is under way no deadline
         is set, and `drain` leaves a busy connection alone.
         """
         service = self._service
-        reader = FrameReader(service.framing)
         self._wait_for("first_byte_s", service.settings.deadlines.first_byte_s)
         while True:
-            frames = await self._receive(reader)
+            frames = await self._receive(carriage)
             if frames is None:
                 return
             for frame in frames:
@@ -270,14 +282,20 @@ class Connection:
                 try:
                     answered = await service.dispatcher.answer(frame, sessions, self.address)
                     if answered is not None:
-                        await self._hand_over(*answered)
+                        answer, reply = answered
+                        borne = carriage.answer(answer, last=service.draining)
+                        await self._hand_over(borne, reply)
+                    else:
+                        await self._say(carriage.no_answer())
                 finally:
                     self._busy -= 1
                 if service.draining or self._cut_off:
                     return
+            if carriage.closing:
+                return
             if frames:
-                self._wait_for_next(reader)
-            _stop_if_lost(reader)
+                self._wait_for_next(carriage)
+            _stop_if_lost(carriage)
 
     async def _carry_many(self, sessions: Sessions) -> None:
         """A concentrator: many requests at once, up to a bound, answered as they are done."""
@@ -309,7 +327,7 @@ class Connection:
         slots: trio.Semaphore,
     ) -> None:
         service = self._service
-        reader = FrameReader(service.framing)
+        reader = StreamCarriage(service.framing)
         self._wait_for("first_byte_s", service.settings.deadlines.first_byte_s)
         while (frames := await self._receive(reader)) is not None:
             for frame in frames:
@@ -391,29 +409,36 @@ class Connection:
         self._waiting_for = deadline
         self._deadline_s = trio.current_time() + seconds
 
-    async def _receive(self, reader: FrameReader) -> list[Frame] | None:
+    async def _receive(self, carriage: Carriage) -> list[Frame] | None:
         """The next whole frames, or none yet; None where the peer ended the stream."""
-        try:
-            data = bytes(await self._stream.receive_some())
-        except trio.BrokenResourceError as error:
-            if _is_broken_tls(error):
-                raise FrameError(f"no TLS: {handshake_reason(error)}") from None
-            data = b""  # It left without saying so.
-        if not data:
-            if reader.mid_frame:
-                raise FrameError("the stream ended within a frame")
-            return None
-        was_mid_frame = reader.mid_frame
-        frames = reader.feed(data)
+        was_mid_frame = carriage.mid_frame
+        if carriage.ahead:
+            data = b""  # What came already may be enough; all others have their turn first.
+            await trio.lowlevel.checkpoint()
+        else:
+            try:
+                data = bytes(await self._stream.receive_some())
+            except trio.BrokenResourceError as error:
+                if _is_broken_tls(error):
+                    raise FrameError(f"no TLS: {handshake_reason(error)}") from None
+                data = b""  # It left without saying so.
+            if not data:
+                if was_mid_frame:
+                    raise FrameError("the stream ended within a frame")
+                return None
+        frames = carriage.feed(data)
+        said = carriage.to_say()
+        if said:
+            await self._say(said)
         # Where frames came the time starts once they are answered; within a frame it runs on.
-        if not frames and not (was_mid_frame and reader.mid_frame):
-            self._wait_for_next(reader)
+        if not frames and not (was_mid_frame and carriage.mid_frame):
+            self._wait_for_next(carriage)
         return frames
 
-    def _wait_for_next(self, reader: FrameReader) -> None:
+    def _wait_for_next(self, carriage: Carriage) -> None:
         """From a frame's first byte on its last is waited for, however it trickles in."""
         deadlines = self._service.settings.deadlines
-        if reader.mid_frame:
+        if carriage.mid_frame:
             self._wait_for("frame_s", deadlines.frame_s)
         else:
             self._wait_for("idle_s", deadlines.idle_s)
@@ -430,14 +455,28 @@ class Connection:
         service.deliver.delivered(reply)
         await self._stream.send_all(frame)
 
+    async def _say(self, data: bytes) -> None:
+        """What the carriage says beside answers; the deadline that runs holds for it too."""
+        if data:
+            await self._stream.send_all(data)
+
+    async def _farewell(self, carriage: Carriage) -> None:
+        """Tell the peer that it was not understood, if its carriage has words for that."""
+        said = carriage.farewell()
+        with (
+            trio.move_on_after(_CLOSE_S),
+            contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+        ):
+            await self._say(said)
+
     def _undelivered(self, reply: Reply) -> None:
         self._service.deliver.undelivered(reply, cut_off=self._cut_off)
 
 
-def _stop_if_lost(reader: FrameReader) -> None:
+def _stop_if_lost(carriage: Carriage) -> None:
     """After a bad length nothing more can be cut; what came whole before it was served."""
-    if reader.error is not None:
-        raise FrameError(str(reader.error))
+    if carriage.error is not None:
+        raise FrameError(str(carriage.error))
 
 
 def _is_broken_tls(error: trio.BrokenResourceError) -> bool:

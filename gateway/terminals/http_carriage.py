@@ -6,7 +6,6 @@ allows and nothing that two readers could read in two ways: a length said twice 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from email.utils import formatdate
 
 import h11
@@ -20,15 +19,13 @@ CONTENT_TYPE = "x-ISO-TPDU/x-auth"
 _SERIAL_BYTES = 5  # STX, a length, ETX, LRC: at most so much around what is counted
 
 
-@dataclass(frozen=True, slots=True)
 class HttpRefused(FrameError):
     """A request that is no terminal's, or cannot be read; answered with this status at the end."""
 
-    status: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"HTTP {self.status}: {self.reason}"
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(f"HTTP {status}: {reason}")
+        self.status = status
+        self.reason = reason
 
 
 class HttpCarriage:
@@ -45,15 +42,12 @@ class HttpCarriage:
         self._body = bytearray()
         self._in_request = False  # some bytes of it came, and it is not answered
         self._continue = False  # the peer waits to be told that it may send the body
+        self.ahead = False
         self._refused: HttpRefused | None = None
 
     @property
     def mid_frame(self) -> bool:
         return self._in_request
-
-    @property
-    def ahead(self) -> bool:
-        return self._http.our_state is h11.IDLE and bool(self._http.trailing_data[0])
 
     @property
     def closing(self) -> bool:
@@ -62,6 +56,7 @@ class HttpCarriage:
     def feed(self, data: bytes, /) -> list[Frame]:
         if self._refused is not None:
             raise _again(self._refused)
+        self.ahead = False
         try:
             if data:
                 self._http.receive_data(data)
@@ -139,17 +134,19 @@ class HttpCarriage:
 
     def answer(self, frame: bytes, *, last: bool) -> bytes:
         said = self._respond(200, frame, last=last)
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
-            self._http.start_next_cycle()
-            self._in_request = self.ahead
+        self._start_next()
         return said
 
     def no_answer(self) -> bytes:
         said = self._respond(204, b"", last=False)
+        self._start_next()
+        return said
+
+    def _start_next(self) -> None:
+        """Who sent the next request without waiting is served in order, from what is held of it."""
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
-            self._in_request = self.ahead
-        return said
+            self.ahead = self._in_request = bool(self._http.trailing_data[0])
 
     def farewell(self) -> bytes:
         """A status without a body; empty where an answer is under way, or nothing was asked."""
