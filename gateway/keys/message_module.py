@@ -210,6 +210,10 @@ class SoftwareMessageSecurity:
             raise OperatorError(f"{as_.name}: {error}") from None
         return value
 
+    def check_value_of(self, key: StoredKey, length: int) -> bytes:
+        """The check value that goes on the wire beside a key: 2 to 5 bytes (else ValueError)."""
+        return check_value(key.algorithm, self._unwrap(key), length=length)
+
     def forget(self, owner: str) -> None:
         """Drop whatever is held in memory of an owner's clear keys."""
         for name in [name for name, held in self._held.items() if held.key.owner == owner]:

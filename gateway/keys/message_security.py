@@ -113,6 +113,10 @@ class MessageSecurity(Protocol):
         """
         ...
 
+    def check_value_of(self, key: StoredKey, length: int) -> bytes:
+        """The check value that goes on the wire beside a key: 2 to 5 bytes (else ValueError)."""
+        ...
+
     def forget(self, owner: str) -> None:
         """Drop whatever is held in memory of an owner's clear keys."""
         ...

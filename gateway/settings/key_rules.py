@@ -213,8 +213,7 @@ def _pin_format(part: Part, key: str, algorithm: str | None, findings: Findings)
     text = part.text(key)
     if text is None or algorithm is None:
         return
-    wide = algorithm in _AES or algorithm == "SM4"
-    if (text == "4") != wide:
+    if algorithm != "SM4" and (text == "4") != (algorithm in _AES):
         findings.error(
             part.at(key if part.has(key) else "algorithm"),
             f"PIN blocks of format {text} are not encrypted under {algorithm} keys",

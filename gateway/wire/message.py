@@ -284,6 +284,15 @@ _NETWORK_CODES = {
     "161": Kind.KEY_CHANGE,
     "301": Kind.ECHO,
 }
+# UnionPay: the end of DE60, behind message type (2) and batch (6). A sign-on asks for keys: 001
+# single-length ones, 003 double-length ones, 004 one for tracks besides.
+_UNIONPAY_NETWORK_CODES = {
+    "001": Kind.SIGN_ON,
+    "002": Kind.SIGN_OFF,
+    "003": Kind.SIGN_ON,
+    "004": Kind.SIGN_ON,
+    "301": Kind.ECHO,
+}
 
 
 def kind_of(message: Message) -> Kind:
@@ -294,7 +303,10 @@ def kind_of(message: Message) -> Kind:
     if group == "4":
         return Kind.REVERSAL
     if group == "8":
-        return _NETWORK_CODES.get(message.get(NETWORK_CODE), Kind.NETWORK)
+        code = message.fields.get(NETWORK_CODE)
+        if code is not None:
+            return _NETWORK_CODES.get(code, Kind.NETWORK)
+        return _UNIONPAY_NETWORK_CODES.get(message.get(60)[8:11], Kind.NETWORK)
     if group == "5":
         return Kind.SETTLEMENT
     if group == "3":
