@@ -7,12 +7,13 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from gateway.errors import GatewayError
+from gateway.wire.dialect_meaning import Meaning, check_meaning, laid_over_tables
 from gateway.wire.dialect_rules import (
     Found,
     Raw,
@@ -83,7 +84,8 @@ class Dialect:
     `spec` is pyiso8583's, with fields 2..128 as far as the dialect has them; in it `other_pads`,
     which that library does not know, are the pads of an odd field that are read beside its own.
     `frame` is how such messages are usually framed: a hint, as the settings of a link decide.
-    `sha256` changes exactly when the bytes that it writes could.
+    `sha256` changes exactly when the bytes that it writes could. `meaning` is what its values say,
+    for those who translate; the codec does not ask it.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Dialect:
     sha256: str
     frame: FramingSpec
     extends: str
+    meaning: Meaning = field(default_factory=Meaning)
 
 
 def shipped_dialects() -> dict[str, Dialect]:
@@ -216,6 +219,7 @@ def _merged(file: _File, by_name: Mapping[str, _File]) -> Raw | None:
         for table in ("frame", "mti", "bitmap", "defaults"):
             content = link.tables.get(table)
             merged[table] |= content if isinstance(content, dict) else {}
+        laid_over_tables(merged, link.tables)
         for kind, keys in sound_types(link.tables).items():
             merged["types"][kind] = laid_over(merged["types"].get(kind, {}), keys)
         for number, keys in sound_fields(link.tables).items():
@@ -240,6 +244,8 @@ def _dialect(file: _File, merged: Raw) -> Dialect:
         _take(file, found)
     frame, found = check_frame(merged["frame"])
     _take(file, found)
+    meaning, found = check_meaning(merged)
+    _take(file, found)
     fields = {}
     for number in sorted(merged["fields"], key=int):
         own = merged["fields"][number]
@@ -262,6 +268,7 @@ def _dialect(file: _File, merged: Raw) -> Dialect:
         sha256=_fingerprint(spec),
         frame=FramingSpec(**frame),
         extends=str(file.tables.get("extends", "")),
+        meaning=meaning,
     )
 
 

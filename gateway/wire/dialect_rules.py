@@ -6,6 +6,8 @@ import codecs
 import re
 from typing import Any, Final, TypeGuard
 
+from gateway.wire.dialect_meaning import MEANING_TABLES
+
 Raw = dict[str, Any]
 Found = tuple[str, str]  # path, and what is wrong there and what would be right
 
@@ -44,7 +46,7 @@ _HEX_DIGITS: Final = "0123456789ABCDEF"
 def check_shape(tables: Raw) -> list[Found]:
     """What is wrong with a file's own keys and tables, before any base is laid under it."""
     found: list[Found] = []
-    known = ("name", "title", "extends", *_TABLES)
+    known = ("name", "title", "extends", *_TABLES, *MEANING_TABLES)
     found += [(key, _unknown(key, known)) for key in tables if key not in known]
     name = tables.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -55,7 +57,7 @@ def check_shape(tables: Raw) -> list[Found]:
         for key in ("title", "extends")
         if key in tables and not isinstance(tables[key], str)
     ]
-    for table in _TABLES:
+    for table in (*_TABLES, *MEANING_TABLES):
         content = tables.get(table, {})
         if not isinstance(content, dict):
             found.append((table, f"is not a table; write [{table}] and its keys below"))
@@ -63,7 +65,7 @@ def check_shape(tables: Raw) -> list[Found]:
             found += _field_shapes(content)
         elif table == "types":
             found += _type_shapes(content)
-        else:
+        elif table in _TABLES:
             keys = {"defaults": _DEFAULT_KEYS, "frame": _FRAME_KEYS}.get(table, ("data_enc",))
             found += [(f"{table}.{key}", _unknown(key, keys)) for key in content if key not in keys]
     return found
