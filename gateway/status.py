@@ -105,6 +105,11 @@ def register_gauges(node: Node) -> None:
         lambda: float(node.reversals.open),
     )
     gauge(
+        "gateway_restore_gap_lines",
+        "What may be of the time between a backup and its restore, and waits for an operator.",
+        lambda: float(node.gaps.open),
+    )
+    gauge(
         "gateway_reversals_given_up",
         "Reversals handed to an operator.",
         lambda: float(node.reversals.given_up),

@@ -34,6 +34,12 @@ _COMMANDS = {
     "reversals": _Command(
         "gateway.cli.reversals", "app", "What is owed to acquirers, and what was given up."
     ),
+    "backup": _Command(
+        "gateway.cli.backup", "app", "Write all that must survive into one file; verify one."
+    ),
+    "restore": _Command(
+        "gateway.cli.restore", "app", "Put a backup in place; settle what fell into the gap."
+    ),
     "archive": _Command("gateway.cli.archive", "app", "Transactions that left the store."),
     "routes": _Command(
         "gateway.cli.routes", "app", "Which upstream a request would go to, and why."

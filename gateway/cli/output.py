@@ -9,13 +9,14 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 OK, FAILED, USAGE = 0, 1, 2  # exit statuses
 
@@ -52,6 +53,18 @@ def words() -> Console:
 def say(text: str, style: str = "") -> None:
     """Tell the person who sits there; markup in the text stays text."""
     words().print(Text(text, style=style))
+
+
+class Default(TyperGroup):
+    """Commands of which one needs no name: what is no command's is that one's argument."""
+
+    default = ""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments, with the name put in where none was given."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
 
 
 def print_json(value: object) -> None:

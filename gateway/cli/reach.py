@@ -12,6 +12,7 @@ import trio
 from gateway.admin.access import this_process
 from gateway.admin.api import Progress
 from gateway.admin.approvals import PendingApprovals
+from gateway.admin.client import AdminClient
 from gateway.admin.guard import Guard
 from gateway.admin.operations import Operations, TerminalOperations
 from gateway.admin.transactions import ReversalOperations, TransactionOperations
@@ -92,6 +93,48 @@ def with_blocklists(config: Path, operation: str, arguments: Mapping[str, Any]) 
     return trio.run(directly)
 
 
+def with_gaps(config: Path, command: Callable[[Run], Awaitable[T]]) -> T:
+    """As `with_terminals`, for what fell between a backup and its restore."""
+
+    async def made(store: Store, settings: Settings) -> Operations:
+        from gateway.admin.gaps import GapOperations
+        from gateway.transactions.gaps import Gaps
+
+        gaps = Gaps(store=store, settings=settings.restore, clock=SystemClock(), emit=_unheard)
+        await gaps.restore()
+        return GapOperations(gaps)
+
+    return _reach(config, "restore", command, made)
+
+
+def with_backup(config: Path, command: Callable[[Run], Awaitable[T]]) -> T:
+    """As `with_terminals`, for backups; where no daemon runs the files are read as they lie."""
+    client = client_of(config)
+    if client.answers():
+        return trio.run(command, _remotely(client, "backup"))
+
+    async def directly() -> T:
+        from gateway.admin.backup import BackupOperations
+
+        configuration = loader.load(config)
+        operations = BackupOperations(
+            configuration=lambda: configuration, clock=SystemClock(), emit=_unheard
+        )
+        async with opened(_audit_log(configuration)) as audit:
+            return await command(await _guarded("backup", operations, configuration, audit))
+
+    return trio.run(directly)
+
+
+def _remotely(client: AdminClient, group: str) -> Run:
+    async def run(
+        operation: str, arguments: Mapping[str, Any], progress: Progress | None = None, /
+    ) -> dict[str, Any]:
+        return client.run(group, operation, arguments, progress)
+
+    return run
+
+
 def _reach(
     config: Path,
     group: str,
@@ -100,13 +143,7 @@ def _reach(
 ) -> T:
     client = client_of(config)
     if client.answers():
-
-        async def remotely(
-            operation: str, arguments: Mapping[str, Any], progress: Progress | None = None, /
-        ) -> dict[str, Any]:
-            return client.run(group, operation, arguments, progress)
-
-        return trio.run(command, remotely)
+        return trio.run(command, _remotely(client, group))
 
     async def directly() -> T:
         async with _store_of(config) as (store, configuration):

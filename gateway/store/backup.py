@@ -46,7 +46,7 @@ def make(
 
     Audit records are taken after the store, so that each change in the store has its record. No
     key-encryption key, private key or passphrase is in it. `progress` is told bytes done and in
-    all. Raises OperatorError, and Stopped where the pace says so.
+    all. Raises OperatorError, and what the pace's `check` does: nothing of it stays then.
     """
     settings = configuration.settings
     store = configuration.resolve(settings.store.path)
@@ -57,7 +57,7 @@ def make(
     try:
         taken_ms = wall_ms()
         snapshot.copy(store, copied, pace=pace, progress=_half(progress, first=True))
-        facts = snapshot.facts_of(copied)
+        facts = snapshot.facts_of(copied, pace=pace)
         with copied.open("rb") as content:
             writer.add(bundle.STORE, content, facts.bytes, _half(progress, first=False))
         left_out = _add_keyring(writer, configuration.resolve(settings.keys.keyring))

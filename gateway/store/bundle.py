@@ -85,8 +85,13 @@ class BundleWriter:
         except OSError as error:
             raise _unwritable(file, error) from None
         self._raw = os.fdopen(descriptor, "wb")
+        self._hashed = _Hashed(self._raw)
         self._zip = gzip.GzipFile(
-            filename="", fileobj=self._raw, mode="wb", compresslevel=_COMPRESSION, mtime=0
+            filename="",
+            fileobj=cast("IO[bytes]", self._hashed),
+            mode="wb",
+            compresslevel=_COMPRESSION,
+            mtime=0,
         )
         self._tar = tarfile.TarFile(fileobj=self._zip, mode="w", format=tarfile.PAX_FORMAT)
 
@@ -97,7 +102,7 @@ class BundleWriter:
     def add(
         self, name: str, content: bytes | IO[bytes], size: int, progress: Progress | None = None
     ) -> None:
-        """Add a file of so many bytes; raises OperatorError and Stopped."""
+        """Add a file of so many bytes; raises OperatorError."""
         if not _NAME.fullmatch(name):
             raise OperatorError(f"{name!r}: not a name that a backup can hold")
         source = io.BytesIO(content) if isinstance(content, bytes) else content
@@ -123,15 +128,13 @@ class BundleWriter:
             self._raw.flush()
             os.fsync(self._raw.fileno())
             self._raw.close()
-            with self._draft.open("rb") as written:
-                sha256 = hashlib.file_digest(written, "sha256").hexdigest()
             # A link, unlike a rename, refuses to replace what came there meanwhile.
             os.link(self._draft, self.file)
             self._draft.unlink()
             sync_folder(self.file.parent)
         except OSError as error:
             raise _unwritable(self.file, error) from None
-        return sha256
+        return self._hashed.sha256
 
     def abandon(self) -> None:
         """Leave nothing of what was not finished."""
@@ -139,6 +142,23 @@ class BundleWriter:
             self._raw.close()
         with contextlib.suppress(OSError):
             self._draft.unlink()
+
+
+class _Hashed:
+    """Writes to a file and takes the hash of what is written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.flush = file.flush
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def write(self, data: bytes) -> int:
+        self._digest.update(data)
+        return self._file.write(data)
 
 
 class _Paced:

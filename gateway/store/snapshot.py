@@ -15,6 +15,7 @@ from gateway.errors import OperatorError
 from gateway.store import migrations
 
 _BUSY_MS = 5_000
+_CHECK_STEPS = 500_000  # of SQLite's virtual machine: some milliseconds
 _BLOCK = 1_000  # STANs are reserved so many at a time (upstreams/stan.py)
 _NEWEST_STANS = """
 SELECT upstream, first, max(reserved_ms) FROM stan_blocks GROUP BY upstream ORDER BY upstream
@@ -23,22 +24,20 @@ SELECT upstream, first, max(reserved_ms) FROM stan_blocks GROUP BY upstream ORDE
 Progress = Callable[[int, int], None]
 
 
-class Stopped(Exception):
-    """Whoever asked for it does not want it any more."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How much is done in one go, and how long others have in between."""
+    """How much is done in one go, and how long others have in between.
+
+    `check` is called at each pause, and raises where nobody wants the rest any more.
+    """
 
     step_pages: int
     pause_s: float
-    stopped: Callable[[], bool] = lambda: False
+    check: Callable[[], object] = lambda: None
 
     def pause(self) -> None:
-        """Let others at disk and processor; raises Stopped. Blocks: for threads only."""
-        if self.stopped():
-            raise Stopped
+        """Let others at disk and processor; raises what `check` does. Blocks: for threads only."""
+        self.check()
         if self.pause_s:
             time.sleep(self.pause_s)
 
@@ -64,7 +63,7 @@ def copy(source: Path, target: Path, *, pace: Pace, progress: Progress = lambda 
     The moment is that of the call. A read transaction holds it, so that what is written meanwhile
     neither shows in the copy nor makes it begin anew; the write-ahead log grows for as long as this
     takes. On return the copy is on the disk. Raises OperatorError where it cannot be read or
-    written, and Stopped.
+    written.
     """
     descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -98,7 +97,7 @@ def _copy_pages(reader: apsw.Connection, target: Path, pace: Pace, progress: Pro
         copied.close()
 
 
-def facts_of(database: Path) -> StoreFacts:
+def facts_of(database: Path, *, pace: Pace | None = None) -> StoreFacts:
     """What is in a database that nobody writes; raises OperatorError where it is not whole.
 
     SQLite's own check of every page is made; it reads the whole file. Blocks.
@@ -109,6 +108,8 @@ def facts_of(database: Path) -> StoreFacts:
             flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI,
         )
         try:
+            if pace is not None:
+                connection.set_progress_handler(lambda: _go_on(pace), _CHECK_STEPS)
             check: Any = connection.execute("PRAGMA quick_check(1)").fetchall()
             if check != [("ok",)]:
                 raise OperatorError(f"{database}: is damaged: {check[0][0]}")
@@ -117,6 +118,11 @@ def facts_of(database: Path) -> StoreFacts:
             connection.close()
     except apsw.Error as error:
         raise OperatorError(f"{database}: is no store: {error}") from None
+
+
+def _go_on(pace: Pace) -> bool:
+    pace.pause()
+    return False  # True would interrupt the statement
 
 
 def _facts(connection: apsw.Connection, database: Path) -> StoreFacts:
