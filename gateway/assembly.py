@@ -14,9 +14,13 @@ import trio
 
 from gateway import faults
 from gateway.clock import Clock
-from gateway.errors import InvariantBroken, OperatorError, StoreError
+from gateway.errors import InvariantBroken, StoreError
 from gateway.faults import Fault
-from gateway.keys.keyring import Keyring
+from gateway.keys.holdings import KeyHoldings
+from gateway.keys.kek_settings import Ask, open_own_keys
+from gateway.keys.key_table import KeyTable
+from gateway.keys.message_module import SoftwareMessageSecurity
+from gateway.keys.own_keys import OwnKeys
 from gateway.keys.security_module import SoftwareSecurityModule
 from gateway.live import Parts, version_of
 from gateway.node import Node
@@ -57,11 +61,17 @@ DESCRIPTORS_SPARE = 64  # beside terminals: links, store, log, admin
 
 @asynccontextmanager
 async def open_node(
-    prepared: Prepared[Parts], log: EventLog, clock: Clock, *, fatal: Callable[[str], None]
+    prepared: Prepared[Parts],
+    log: EventLog,
+    clock: Clock,
+    *,
+    fatal: Callable[[str], None],
+    ask: Ask | None = None,
 ) -> AsyncIterator[Node]:
     """Open the store and build the node over it; the store is closed last of all.
 
-    `fatal` is told when the store can no longer vouch for what it said.
+    `fatal` is told when the store can no longer vouch for what it said. `ask` gives the components
+    of a key-encryption key that is in no files.
     """
     configuration = prepared.configuration
     settings = configuration.settings
@@ -92,6 +102,7 @@ async def open_node(
             alarms=alarms,
             audit=audit,
             fault=fault,
+            ask=ask,
         ) as node,
     ):
         yield node
@@ -108,11 +119,20 @@ async def _over_a_store(
     alarms: Alarms,
     audit: AuditLog,
     fault: Fault,
+    ask: Ask | None,
 ) -> AsyncIterator[Node]:
     configuration = prepared.configuration
     settings = configuration.settings
     emit = log.emit
-    security = _security_module(configuration)
+    own_keys = await trio.to_thread.run_sync(
+        partial(
+            open_own_keys,
+            settings.keys,
+            configuration.resolve,
+            now_ms=clock.wall_ms(),
+            ask=ask,
+        )
+    )
     sqlite = await SqliteStore.open(
         configuration.resolve(settings.store.path),
         queue_max=settings.store.queue_max,
@@ -134,7 +154,7 @@ async def _over_a_store(
             metrics=metrics,
             alarms=alarms,
             audit=audit,
-            security=security,
+            own_keys=own_keys,
             store=store,
             fault=fault,
         )
@@ -155,13 +175,15 @@ async def _assembled(
     metrics: Metrics,
     alarms: Alarms,
     audit: AuditLog,
-    security: SoftwareSecurityModule,
+    own_keys: OwnKeys,
     store: Store,
     fault: Fault,
 ) -> Node:
     configuration = prepared.configuration
     settings = configuration.settings
     emit = log.emit
+    keys = await _keys(own_keys, store, keys_max=settings.keys.keys_max)
+    security = keys.security
     registry = await Registry.load(
         store,
         ranges=settings.registry.ranges,
@@ -186,12 +208,14 @@ async def _assembled(
         upstream.on_late = reversals.late_answer
     gaps = Gaps(store=store, settings=settings.restore, clock=clock, emit=emit)
     await gaps.restore()
+    batches = Batches(store=store, security=security, clock=clock, emit=emit)
     originals = Originals(
         store=store,
         approving=partial(_approving, pool),
         window_days=settings.repeats.original_days,
         tombstones_max=settings.repeats.tombstones_max,
         gaps=gaps,
+        same_batch=batches.is_one,
     )
     delivery = Delivery(
         store=store,
@@ -200,7 +224,6 @@ async def _assembled(
         grace_s=settings.repeats.undelivered_grace_s,
         take_back=partial(take_back_undelivered, store, reversals, clock),
     )
-    batches = Batches(store=store, security=security, clock=clock, emit=emit)
     # Marked before the first new request is taken; delivered beside the new ones.
     await _recovered(store, clock, emit)
     await reversals.restore()
@@ -276,6 +299,16 @@ async def _assembled(
         gate=gate,
         cutting=cutting,
         gaps=gaps,
+        keys=keys,
+    )
+
+
+async def _keys(own: OwnKeys, store: Store, *, keys_max: int) -> KeyHoldings:
+    return KeyHoldings(
+        own=own,
+        table=KeyTable(await store.keys(), keys_max=keys_max),
+        security=SoftwareSecurityModule(own.keyring()),
+        messages=SoftwareMessageSecurity(unwrap=own.wrapping.unwrap, wrap=own.wrapping.wrap),
     )
 
 
@@ -327,18 +360,6 @@ def _approving(pool: Pool, upstream: str) -> Sequence[str]:
 def _connections_max(wanted: int) -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(1, min(wanted, soft - DESCRIPTORS_SPARE))
-
-
-def _security_module(configuration: Configuration) -> SoftwareSecurityModule:
-    keys = configuration.settings.keys
-    path = configuration.resolve(keys.keyring)
-    if not path.exists():
-        if not keys.create:
-            raise OperatorError(
-                f"{path}: there is no keyring; set keys.create = true to have one made"
-            )
-        Keyring.create(path)
-    return SoftwareSecurityModule(Keyring.load(path))
 
 
 def _server_tls(configuration: Configuration) -> dict[str, ServerTls]:

@@ -20,11 +20,13 @@ from gateway import __version__
 from gateway.admin.access import Caller, Peer, caller_of, this_process
 from gateway.admin.api import AdminApi
 from gateway.admin.approvals import PendingApprovals
+from gateway.admin.backup import BackupOperations
 from gateway.admin.blocklists import BlocklistOperations
 from gateway.admin.configuration import ConfigurationOperations
 from gateway.admin.controls import Controls
 from gateway.admin.desk import Desk
 from gateway.admin.explain import ExplainOperations
+from gateway.admin.gaps import GapOperations
 from gateway.admin.guard import Guard
 from gateway.admin.operations import TerminalOperations
 from gateway.admin.server import serve_admin
@@ -34,6 +36,7 @@ from gateway.assembly import DESCRIPTORS_SPARE, open_node, pending_of
 from gateway.clock import SystemClock
 from gateway.errors import InvariantBroken, OperatorError
 from gateway.housekeeping import Housekeeping
+from gateway.keys.kek_settings import Ask
 from gateway.live import Live, Parts, prepare, version_of
 from gateway.node import Node
 from gateway.settings.loader import Configuration
@@ -57,7 +60,7 @@ from gateway.terminals.connection import Service
 from gateway.terminals.dispatch import Dispatcher
 from gateway.transactions.retention import Retention, archive_folder
 from gateway.transactions.version import Version
-from gateway.wire.codec import Codec
+from gateway.wire.editions import codec_of
 from gateway.wire.message import PAN, Message
 
 # The writer's thread must not wait long for the interpreter while the loop is busy.
@@ -84,10 +87,14 @@ class _Fatal:
 
 
 async def run_node(
-    configuration: Configuration, *, ready: Callable[[Node], None] = lambda _: None
+    configuration: Configuration,
+    *,
+    ready: Callable[[Node], None] = lambda _: None,
+    ask: Ask | None = None,
 ) -> None:
     """Run a node until SIGTERM or SIGINT; returns after an orderly stop.
 
+    `ask` gives the components of a key-encryption key that is in no files; None: it must be.
     What is read again is the file that the configuration came from. Raises SettingsError,
     OperatorError and OSError where it cannot start, each with what to do about it, and
     InvariantBroken where it stopped because it must not go on.
@@ -111,7 +118,7 @@ async def run_node(
         fatal = _Fatal()
         # Before anything else: a signal that comes during the start is heard when it is over.
         with trio.open_signal_receiver(*_SIGNALS) as signals:
-            async with open_node(whole.prepared, log, clock, fatal=fatal.tell) as node:
+            async with open_node(whole.prepared, log, clock, fatal=fatal.tell, ask=ask) as node:
                 await patiently(partial(_written_down, node, "node.start"), node.audit.tell_full)
                 await _serve(node, whole, fatal, signals, ready)
                 with contextlib.suppress(AuditFailed):  # it says so itself; the stop is orderly
@@ -270,6 +277,10 @@ async def _serve_admin(
         "transactions": TransactionOperations(
             store=node.store, clock=node.clock, grace_s=settings.repeats.undelivered_grace_s
         ),
+        "backup": BackupOperations(
+            configuration=lambda: node.configuration, clock=node.clock, emit=node.log.emit
+        ),
+        "restore": GapOperations(node.gaps),
         "reversals": ReversalOperations(
             store=node.store, reversals=node.reversals, clock=node.clock
         ),
@@ -358,7 +369,9 @@ async def _open_listeners(node: Node, exchanges: trio.Nursery) -> None:
     for listener in node.listeners:
         dispatcher = Dispatcher(
             settings=listener.settings,
-            codec=Codec(node.configuration.dialects[listener.settings.dialect]),
+            codec=codec_of(
+                node.configuration.dialects[listener.settings.dialect], node.clock.wall_ms
+            ),
             flow=node.flow,
             devices=node.registry,
             clock=node.clock,

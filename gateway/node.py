@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.clock import Clock
+from gateway.keys.holdings import KeyHoldings
 from gateway.policy.limits import Limits
 from gateway.policy.rates import Rates
 from gateway.settings.loader import Configuration
@@ -54,3 +55,4 @@ class Node:
     gate: Gate
     cutting: Cutting
     gaps: Gaps
+    keys: KeyHoldings

@@ -10,7 +10,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.errors import KeyUnavailable
-from gateway.keys.keyring import Key, Keyring, Purpose
+from gateway.keys.keyring import Key, Keyring
+from gateway.keys.records import KeyPurpose
 
 _FORMAT = b"\x01"
 _HEADER_BYTES = 3  # format, version of the key in two bytes
@@ -39,8 +40,17 @@ class SecurityModule(Protocol):
         """What stands for a card number in look-ups: the key's version, a colon, 32 hex digits."""
         ...
 
+    def card_tokens(self, pan: str) -> tuple[str, ...]:
+        """The token under every version of the key, the active one's first: what was noted before
+        the key was rotated is found by one of the others."""
+        ...
+
     def content_hash(self, data: bytes) -> str:
         """A keyed hash: the key's version, a colon, 32 hex digits."""
+        ...
+
+    def content_hashes(self, data: bytes) -> tuple[str, ...]:
+        """The hash under every version of the key, the active one's first."""
         ...
 
 
@@ -58,18 +68,33 @@ class SoftwareSecurityModule:
     forks must make a new module in the child.
     """
 
-    __slots__ = ("_ciphers", "_content", "_count", "_header", "_prefix", "_seal", "_token")
+    __slots__ = (
+        "_ciphers",
+        "_content",
+        "_contents",
+        "_count",
+        "_header",
+        "_prefix",
+        "_seal",
+        "_token",
+        "_tokens",
+    )
 
     def __init__(self, keyring: Keyring) -> None:
-        self._ciphers = {
-            _header(key): AESGCM(key.material) for key in keyring.of(Purpose.STORE_DATA)
-        }
-        self._header = _header(keyring.active(Purpose.STORE_DATA))
-        self._seal = self._ciphers[self._header].encrypt
         self._prefix = os.urandom(8)
         self._count = 0
-        self._token = _KeyedHash(keyring.active(Purpose.CARD_TOKEN))
-        self._content = _KeyedHash(keyring.active(Purpose.CONTENT))
+        self.take_up(keyring)
+
+    def take_up(self, keyring: Keyring) -> None:
+        """Use the keys of this ring from now on: one was rotated, or destroyed."""
+        ciphers = {_header(key): AESGCM(key.material) for key in keyring.of(KeyPurpose.STORE_DATA)}
+        self._ciphers = ciphers
+        self._header = _header(keyring.active(KeyPurpose.STORE_DATA))
+        self._seal = ciphers[self._header].encrypt
+        self._tokens = _hashes(keyring, KeyPurpose.CARD_TOKEN)
+        self._token = self._tokens[0]
+        self._contents = _hashes(keyring, KeyPurpose.CONTENT)
+        self._content = self._contents[0]
 
     def seal(self, plaintext: bytes, *, context: bytes) -> bytes:
         """Encrypt and authenticate; the result opens only under the same `context`."""
@@ -89,7 +114,9 @@ class SoftwareSecurityModule:
         cipher = self._ciphers.get(header)
         if cipher is None:
             version = int.from_bytes(header[1:], "big")
-            raise KeyUnavailable(f"key {Purpose.STORE_DATA.value}.{version} is not in the keyring")
+            raise KeyUnavailable(
+                f"key {KeyPurpose.STORE_DATA.value}.{version} is not in the keyring"
+            )
         nonce = sealed[_HEADER_BYTES : _HEADER_BYTES + _NONCE_BYTES]
         try:
             return cipher.decrypt(nonce, sealed[_HEADER_BYTES + _NONCE_BYTES :], context)
@@ -103,9 +130,27 @@ class SoftwareSecurityModule:
         """What stands for a card number in look-ups: the key's version, a colon, 32 hex digits."""
         return self._token.of(pan.encode())
 
+    def card_tokens(self, pan: str) -> tuple[str, ...]:
+        """The token under every version of the key, the active one's first."""
+        data = pan.encode()
+        return tuple([hashed.of(data) for hashed in self._tokens])
+
     def content_hash(self, data: bytes) -> str:
         """A keyed hash: the key's version, a colon, 32 hex digits."""
         return self._content.of(data)
+
+    def content_hashes(self, data: bytes) -> tuple[str, ...]:
+        """The hash under every version of the key, the active one's first."""
+        return tuple([hashed.of(data) for hashed in self._contents])
+
+    @property
+    def versions(self) -> dict[KeyPurpose, int]:
+        """The version of each key that new values are made under."""
+        return {
+            KeyPurpose.STORE_DATA: int.from_bytes(self._header[1:], "big"),
+            KeyPurpose.CARD_TOKEN: self._token.version,
+            KeyPurpose.CONTENT: self._content.version,
+        }
 
     def __repr__(self) -> str:
         return "<SoftwareSecurityModule>"
@@ -115,19 +160,26 @@ def _header(key: Key) -> bytes:
     return _FORMAT + key.version.to_bytes(2, "big")
 
 
+def _hashes(keyring: Keyring, purpose: KeyPurpose) -> list[_KeyedHash]:
+    """A purpose's keys ready for use: the active one, then the others, the newest first."""
+    keys = sorted(keyring.of(purpose), key=lambda key: (key.active, key.version), reverse=True)
+    return [_KeyedHash(key) for key in keys]
+
+
 class _KeyedHash:
     """HMAC-SHA256 (RFC 2104) from its two hashes, each with its half of the key already taken in.
 
     That is less than half the time of `hmac`, which sets the key up anew for each value.
     """
 
-    __slots__ = ("_inner", "_outer", "_prefix")
+    __slots__ = ("_inner", "_outer", "_prefix", "version")
 
     def __init__(self, key: Key) -> None:
         block = key.material.ljust(64, b"\0")  # SHA-256's block; the key is shorter
         self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
         self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
         self._prefix = f"{key.version}:"
+        self.version = key.version
 
     def of(self, data: bytes) -> str:
         inner = self._inner.copy()

@@ -126,7 +126,7 @@ class _Checks:
             self._findings.error(
                 keyring.path,
                 f"{keyring.file} does not exist",
-                "correct the path, or make one: `gateway keys init`, or create = true (development)",
+                "correct the path, or have one made: `gateway keys init`, or create = true",
             )
         for name in ("kek", "kek_next"):
             if keys.has(name):

@@ -38,13 +38,6 @@ class StoreSettings(Table):
     batch_max: int = Field(default=256, ge=1, le=4_096)  # operations to one commit
 
 
-class Keys(Table):
-    """The keys that the store's columns are encrypted and hashed under."""
-
-    keyring: Path
-    create: bool = False  # make the keyring where it is absent (development)
-
-
 class Log(Table):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"  # auto: console on a terminal
@@ -130,7 +123,6 @@ class Settings(Table):
     concentrators: list[Concentrator] = Field(default_factory=list)
     terminal_groups: list[TerminalGroup] = Field(default_factory=list)
     dialects: list[Path] = Field(default_factory=list)  # files beside those shipped
-    lockout: Lockout = Lockout()
     log: Log = Log()
     metrics: Metrics = Metrics()
     alarms: Alarms = Alarms()
@@ -138,6 +130,7 @@ class Settings(Table):
     retention: Retention = Retention()
     limits: Limits = Limits()
     rates: Rates = Rates()
+    lockout: Lockout = Lockout()
     audit: Audit = Audit()
     blocklists: Blocklists = Blocklists()
     reload: Reload = Reload()

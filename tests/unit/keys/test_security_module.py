@@ -9,20 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import KeyUnavailable
-from gateway.keys.keyring import Key, Keyring, KeyState, Purpose
+from gateway.keys.kek_sources import PassphraseSource
+from gateway.keys.keyring import Key, Keyring
+from gateway.keys.own_keys import OwnKeys
+from gateway.keys.records import KeyPurpose as Purpose
 from gateway.keys.security_module import SecurityModule, SoftwareSecurityModule
 
 
-def key(
-    purpose: Purpose, version: int = 1, state: KeyState = KeyState.ACTIVE, *, byte: int = 0
-) -> Key:
-    return Key(
-        purpose=purpose,
-        version=version,
-        state=state,
-        created="2026-01-01T00:00:00Z",
-        material=bytes((byte or version,)) * 32,
-    )
+def key(purpose: Purpose, version: int = 1, *, active: bool = True, byte: int = 0) -> Key:
+    material = bytes((byte or version,)) * 32
+    return Key(purpose=purpose, version=version, active=active, material=material)
 
 
 def module(*store_keys: Key) -> SoftwareSecurityModule:
@@ -38,8 +34,11 @@ def module(*store_keys: Key) -> SoftwareSecurityModule:
 
 
 def test_it_is_a_security_module(tmp_path: Path) -> None:
-    made: SecurityModule = SoftwareSecurityModule(Keyring.create(tmp_path / "k"))
-    again = SoftwareSecurityModule(Keyring.load(tmp_path / "k"))
+    source = PassphraseSource(tmp_path / "passphrase", log2_n=4)
+    source.create_file()
+    own = OwnKeys.create(tmp_path / "k", source, now_ms=1)
+    made: SecurityModule = SoftwareSecurityModule(own.keyring())
+    again = SoftwareSecurityModule(OwnKeys.open(tmp_path / "k", [source]).keyring())
     assert again.unseal(made.seal(b"data", context=b"c"), context=b"c") == b"data"
     assert again.card_token("6228480000000001") == made.card_token("6228480000000001")
 
@@ -72,7 +71,7 @@ def test_garbage_is_no_sealed_value(garbage: bytes) -> None:
 def test_a_retired_key_opens_and_does_not_seal() -> None:
     old = key(Purpose.STORE_DATA)
     sealed = module(old).seal(b"before", context=b"c")
-    retired = key(Purpose.STORE_DATA, 1, KeyState.RETIRED)
+    retired = key(Purpose.STORE_DATA, 1, active=False)
     rotated = module(retired, key(Purpose.STORE_DATA, 2))
     assert rotated.unseal(sealed, context=b"c") == b"before"
     anew = rotated.seal(b"after", context=b"c")

@@ -282,7 +282,7 @@ def test_files_are_looked_at_beside_other_errors(site: Site) -> None:
 
 def test_a_production_key_must_be_private(site: Site) -> None:
     site.edit("#node", "production = true")
-    site.edit("create = true", "")
+    site.edit("create = true", 'kek = { source = "components" }')
     keyring(site)
     assert site.check().ok
     (site.certs / "server.key").chmod(0o640)

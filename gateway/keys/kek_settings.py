@@ -1,0 +1,77 @@
+"""From the [keys] table to where the key-encryption keys come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gateway.errors import OperatorError
+from gateway.keys.components import Component
+from gateway.keys.kek_sources import (
+    AskedComponentsSource,
+    ComponentFilesSource,
+    KekSource,
+    PassphraseSource,
+)
+from gateway.keys.own_keys import OwnKeys
+from gateway.settings.schema_keys import Kek, Keys
+
+Resolve = Callable[[str], Path]
+# Asks people for the components of a key-encryption key; `what` says of which.
+Ask = Callable[[str], Sequence[Component]]
+
+# A random passphrase of 256 bits needs no stretching: a start takes 50 ms and 16 MiB.
+_CREATED_LOG2_N = 14
+
+
+def default_passphrase_file(keyring: Path) -> Path:
+    """The passphrase file where [keys.kek] names none: beside the keyring."""
+    return keyring.with_name(keyring.name + ".passphrase")
+
+
+def sources_of(keys: Keys, resolve: Resolve, *, ask: Ask | None = None) -> list[KekSource]:
+    """What may give a key-encryption key: [keys.kek], then [keys.kek_next] where it is written.
+
+    `ask` is for components that are in no files; None: there is nobody to ask. Raises OperatorError
+    where such are wanted then, or what a source needs is not installed.
+    """
+    keyring = resolve(keys.keyring)
+    found = [source_of(keys.kek or Kek(source="passphrase"), keyring, resolve, ask=ask)]
+    if keys.kek_next is not None:
+        found.append(source_of(keys.kek_next, keyring, resolve, ask=ask, what="keys.kek_next"))
+    return found
+
+
+def source_of(
+    kek: Kek, keyring: Path, resolve: Resolve, *, ask: Ask | None, what: str = "keys.kek"
+) -> KekSource:
+    """What gives one key-encryption key; see `sources_of`."""
+    if kek.source == "passphrase":
+        file = resolve(kek.passphrase_file) if kek.passphrase_file else None
+        return PassphraseSource(file or default_passphrase_file(keyring), log2_n=kek.scrypt_log2_n)
+    if kek.source == "components":
+        if kek.component_files:
+            return ComponentFilesSource([resolve(file) for file in kek.component_files])
+        if ask is None:
+            raise OperatorError(
+                f"{what}: the components have to be entered at a terminal, and there is none:"
+                " start the gateway in one, or name component_files"
+            )
+        asked = ask
+        return AskedComponentsSource(lambda: asked(what))
+    raise OperatorError(f'{what}: source = "pkcs11" is not built in')
+
+
+def open_own_keys(keys: Keys, resolve: Resolve, *, now_ms: int, ask: Ask | None = None) -> OwnKeys:
+    """The gateway's own keys, made first where `create` says so and there are none.
+
+    Takes what scrypt, a token or people take: call it in a thread. Raises OperatorError.
+    """
+    path = resolve(keys.keyring)
+    if keys.create and not path.exists():
+        kek = keys.kek or Kek(source="passphrase", scrypt_log2_n=_CREATED_LOG2_N)
+        source = source_of(kek, path, resolve, ask=ask)
+        if isinstance(source, PassphraseSource):
+            source.create_file()
+        OwnKeys.create(path, source, now_ms=now_ms)
+    return OwnKeys.open(path, sources_of(keys, resolve, ask=ask))
