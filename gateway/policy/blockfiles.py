@@ -12,43 +12,38 @@ from __future__ import annotations
 import itertools
 import re
 from array import array
-from bisect import insort
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import date, tzinfo
+from datetime import tzinfo
 from io import BytesIO
 from ipaddress import ip_network
 from operator import eq
 from typing import TypeVar
 
+from gateway.policy.bin_pieces import NESTED_MAX, cut
+from gateway.policy.block_problems import CARD_NUMBER, Problem, Wrong, text_of, twice
+from gateway.policy.block_remarks import Remarks
 from gateway.policy.blocklists import (
     BIN_DIGITS,
     Bins,
     Blocklists,
     Cards,
     CardTable,
-    Detail,
     Entries,
     ListName,
     Names,
     Networks,
 )
-from gateway.policy.calendars import last_instant_ms
 from gateway.policy.card_numbers import holds_card_number
 
 _WORD = (1 << 64) - 1
 _INDEX = (1 << 32) - 1
 E = TypeVar("E", Names, Cards, Bins, Networks)
 
-# Codes that say no, and may be said of a card: to be extended with the acquirer's agreement.
-CODES = frozenset(("04", "05", "07", "14", "33", "34", "36", "37", "38", "41", "43", "54", "62"))
-_CODED = (ListName.CARDS, ListName.BINS)
-_REASON_CHARS_MAX = 120
 _LINE_BYTES_MAX = 1_000
 _NUMBER_BITS = 160  # a token's 128, and where it stands
 _HEAP_BITS = 12
-_NESTED_MAX = 64  # BIN ranges over one number
-_REMEMBERED_MAX = 10_000  # different remarks beside values
+_ENDINGS_MAX = 10_000  # different endings of lines
 _BASE32 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # RFC 4648, table 3
 _BASE32HEX = b"0123456789abcdefghijklmnopqrstuv"  # what int(…, 32) reads
 # Every other byte becomes one that int() refuses.
@@ -68,8 +63,6 @@ _VALUES = {
 }
 _LINES = {name: re.compile(rb"(%b)(?:[ \t]+(.*))?" % value) for name, value in _VALUES.items()}
 _TOKEN = re.compile(rb"(h([1-9][0-9]{0,4}):)[A-Z2-7]{26}")
-_ATTRIBUTE = re.compile(r'([a-z]+)=(?:"([^"]*)"|([^\s"#]*))(?:[ \t]+|$)')
-_DATE = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}|21[0-9]{2}-[0-9]{2}-[0-9]{2}")
 
 _REMEDIES = {
     ListName.TERMINALS: "write a terminal id of up to 8 characters, in quotes if it has blanks",
@@ -79,23 +72,6 @@ _REMEDIES = {
     ListName.NETWORKS: "write a network such as 203.0.113.0/24 or 2001:db8::/32",
     ListName.CERTIFICATES: "write sha256: and 64 hex digits, or serial: and the number in hex",
 }
-_CARD_NUMBER = (
-    "holds what may be a clear card number",
-    "remove it from the file and its copies; `gateway block card` writes a token instead",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong with a file."""
-
-    file: str
-    line: int  # counted from 1
-    problem: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.problem}; {self.remedy}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +82,6 @@ class Parsed:
     entries: Names | Cards | Bins | Networks | None  # None where there is a problem, or no entry
     count: int
     problems: tuple[Problem, ...]
-
-
-class _Wrong(Exception):
-    """What is wrong with a line; its text is for people and holds nothing of the line."""
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(problem)
-        self.problem, self.remedy = problem, remedy
 
 
 def _in_order(numbers: list[int]) -> list[int]:
@@ -214,13 +182,11 @@ class _Reader:
     def __init__(self, name: ListName, file: str, zone: tzinfo, problems_max: int) -> None:
         self._name = name
         self._file = file
-        self._zone = zone
         self._problems_max = problems_max
         self._problems: list[Problem] = []
         self._more = 0
         self._match = _LINES[name].fullmatch
-        self._details: dict[Detail, int] = {Detail(): 0}
-        self._remarks: dict[bytes, int] = {}
+        self._remarks = Remarks(name, zone)
         self._lines = array("I")
         self._kinds = array("I")
         # In order of the file: a word to each entry for cards and BINs, names for the others.
@@ -284,84 +250,33 @@ class _Reader:
             if token is not None and len(lines) > before:
                 head, start, end = token[1], token.end(1), token.end()
                 numbers = self._numbers[int(token[2])]
-                if len(endings) < _REMEMBERED_MAX:
+                if len(endings) < _ENDINGS_MAX:
                     endings[raw[end:]] = kinds[-1]
 
     def read(self, line: int, raw: bytes) -> None:
         """One line of the file."""
         try:
             self._read(line, raw.strip())
-        except _Wrong as wrong:
+        except Wrong as wrong:
             is_card = holds_card_number(raw.decode("utf-8", "replace"))
-            self.wrong(line, *(_CARD_NUMBER if is_card else (wrong.problem, wrong.remedy)))
+            self.wrong(line, *(CARD_NUMBER if is_card else (wrong.problem, wrong.remedy)))
 
     def _read(self, line: int, raw: bytes) -> None:
         if not raw:
             return
         if raw[0] == ord("#"):
-            self._remark(raw)
+            self._remarks.number(raw)
             return
         if len(raw) > _LINE_BYTES_MAX:
-            raise _Wrong(f"is longer than {_LINE_BYTES_MAX} bytes", "write one entry to a line")
+            raise Wrong(f"is longer than {_LINE_BYTES_MAX} bytes", "write one entry to a line")
         matched = self._match(raw)
         if matched is None:
-            raise _Wrong(f"is no entry of {self._name}", _REMEDIES[self._name])
+            raise Wrong(f"is no entry of {self._name}", _REMEDIES[self._name])
         value, rest = matched.groups()
-        kind = self._remark(rest) if rest else 0
+        kind = self._remarks.number(rest) if rest else 0
         self._take(line, value)
         self._lines.append(line)
         self._kinds.append(kind)
-
-    # --- what stands beside a value --------------------------------------------------------------
-
-    def _remark(self, rest: bytes) -> int:
-        """The index of the detail that the rest of a line says."""
-        known = self._remarks.get(rest)
-        if known is None:
-            detail = self._detail(_text(rest))
-            known = self._details.setdefault(detail, len(self._details))
-            if len(self._remarks) < _REMEMBERED_MAX:
-                self._remarks[rest] = known
-        return known
-
-    def _detail(self, text: str) -> Detail:
-        given: dict[str, str] = {}
-        at = 0
-        while at < len(text) and text[at] != "#":
-            matched = _ATTRIBUTE.match(text, at)
-            if matched is None:
-                remedy = 'after the value write until=2026-12-31, reason="…", code=43 or # a remark'
-                raise _Wrong("has something after its value that is not understood", remedy)
-            key, quoted, bare = matched.groups()
-            if key in given:
-                raise _Wrong("says the same thing twice", "say it once")
-            if key not in ("until", "reason", "code"):
-                raise _Wrong("has an unknown key", "use until, reason or code")
-            given[key] = bare if quoted is None else quoted
-            at = matched.end()
-        return Detail(
-            self._ends_ms(given["until"]) if "until" in given else 0,
-            _reason(given.get("reason", "")),
-            self._code(given["code"]) if "code" in given else "",
-        )
-
-    def _ends_ms(self, text: str) -> int:
-        try:
-            day = date.fromisoformat(text) if _DATE.fullmatch(text) else None
-        except ValueError:
-            day = None
-        if day is None:
-            raise _Wrong("until is no day", "write a day of this century: until=2026-12-31")
-        return last_instant_ms(day, self._zone)
-
-    def _code(self, text: str) -> str:
-        if self._name not in _CODED:
-            raise _Wrong(f"an entry of {self._name} has no code", "remove code=")
-        if text not in CODES:
-            raise _Wrong(
-                "code is none that may be said of a card", f"one of {', '.join(sorted(CODES))}"
-            )
-        return text
 
     # --- values ------------------------------------------------------------------------------
 
@@ -372,18 +287,18 @@ class _Reader:
         self._name_of(line, value, chars_max=15)
 
     def _name_of(self, line: int, value: bytes, *, chars_max: int) -> None:
-        text = _text_of_value(value).strip('"').rstrip()
+        text = text_of(value).strip('"').rstrip()
         # Merchant ids of UnionPay are 15 digits: they cannot be told from a card number.
         if len(text) != chars_max and holds_card_number(text):
-            raise _Wrong(*_CARD_NUMBER)
+            raise Wrong(*CARD_NUMBER)
         if not 1 <= len(text) <= chars_max or not text.isascii():
-            raise _Wrong(f"is no entry of {self._name}", _REMEDIES[self._name])
+            raise Wrong(f"is no entry of {self._name}", _REMEDIES[self._name])
         self._once(line, text)
 
     def _once(self, line: int, name: str) -> None:
         first = self._names.setdefault(name, self.count)
         if first != self.count:
-            raise _twice(self._lines[first])
+            raise twice(self._lines[first])
 
     def _certificate(self, line: int, value: bytes) -> None:
         form, _, digits = value.decode().lower().partition(":")
@@ -393,23 +308,23 @@ class _Reader:
             return
         if digits.isdigit() and holds_card_number(digits):
             remedy = "if it is a serial number, write it in pairs: serial:0a:1b:…"
-            raise _Wrong(_CARD_NUMBER[0], remedy)
+            raise Wrong(CARD_NUMBER[0], remedy)
         if form != "serial" or not 1 <= len(plain) <= 40:
-            raise _Wrong("is no entry of certificates", _REMEDIES[ListName.CERTIFICATES])
+            raise Wrong("is no entry of certificates", _REMEDIES[ListName.CERTIFICATES])
         self._once(line, f"serial:{int(plain, 16):x}")
 
     def _card(self, line: int, value: bytes) -> None:
         version, _, digits = value.partition(b":")
         number = int(digits.translate(_TO_BASE32HEX), 32)
         if number & 3:  # 26 characters hold 130 bits, of which the last two are none
-            raise _Wrong("is no token: its last character is wrong", _REMEDIES[ListName.CARDS])
+            raise Wrong("is no token: its last character is wrong", _REMEDIES[ListName.CARDS])
         # One word for sorting: the token, then where it stands.
         self._numbers.setdefault(int(version[1:]), []).append(number >> 2 << 32 | self.count)
 
     def _bin(self, line: int, value: bytes) -> None:
         low, dash, high = value.decode().partition("-")
         if dash and (len(low) != len(high) or high < low):
-            raise _Wrong("is no range of BINs", "write two of one length, the lower one first")
+            raise Wrong("is no range of BINs", "write two of one length, the lower one first")
         self._ranges.append(
             (int(low.ljust(BIN_DIGITS, "0")), int((high or low).ljust(BIN_DIGITS, "9")))
         )
@@ -418,14 +333,14 @@ class _Reader:
         try:
             network = ip_network(value.decode())
         except ValueError:
-            raise _Wrong(
+            raise Wrong(
                 "is no network, or has bits set behind its length", _REMEDIES[ListName.NETWORKS]
             ) from None
         table = self._networks.setdefault((network.version, network.prefixlen), {})
         number = int(network.network_address) >> (network.max_prefixlen - network.prefixlen)
         first = table.setdefault(number, self.count)
         if first != self.count:
-            raise _twice(self._lines[first])
+            raise twice(self._lines[first])
 
     # --- all of it -----------------------------------------------------------------------------
 
@@ -434,14 +349,14 @@ class _Reader:
             return self._cards()
         if self._name is ListName.BINS:
             return self._bins()
-        everything = Entries(self._file, self._lines, self._kinds, list(self._details))
+        everything = Entries(self._file, self._lines, self._kinds, self._remarks.details)
         if self._name is ListName.NETWORKS:
             return Networks(self._networks, everything)
         return Names(self._names, everything)
 
     def _cards(self) -> Cards:
         tables = {}
-        details = list(self._details)
+        details = self._remarks.details
         while self._numbers:
             version, numbers = self._numbers.popitem()
             numbers = _in_order(numbers)
@@ -459,71 +374,22 @@ class _Reader:
         return Cards(tables)
 
     def _say_twice(self, first: int, line: int) -> None:
-        wrong = _twice(first)
+        wrong = twice(first)
         self.wrong(line, wrong.problem, wrong.remedy)
 
     def _bins(self) -> Bins:
-        """Cut the ranges into pieces; from left to right, with those that are open in order of
-        width."""
-        entries = Entries(self._file, self._lines, self._kinds, list(self._details))
+        entries = Entries(self._file, self._lines, self._kinds, self._remarks.details)
         ranges = self._ranges
         seen: dict[tuple[int, int], int] = {}
         for index, ends in enumerate(ranges):
             first = seen.setdefault(ends, index)
             if first != index:
                 self._say_twice(self._lines[first], self._lines[index])
-        cuts = sorted(
-            [(first, 1, index) for index, (first, _) in enumerate(ranges)]
-            + [(last + 1, 0, index) for index, (_, last) in enumerate(ranges)]
-        )
-        firsts: list[int] = []
-        narrowest = array("i")
-        following: dict[int, tuple[int, ...]] = {}
-        open_now: list[tuple[int, int]] = []  # (width, index)
-        for number, (at, begins, index) in enumerate(cuts):
-            width = ranges[index][1] - ranges[index][0]
-            if not begins:
-                open_now.remove((width, index))
-            else:
-                insort(open_now, (width, index))
-                if len(open_now) > _NESTED_MAX:
-                    self.wrong(
-                        self._lines[index],
-                        f"more than {_NESTED_MAX} entries lie over each other here",
-                        "remove those that others hold already",
-                    )
-                    break
-            if number + 1 < len(cuts) and cuts[number + 1][0] == at:
-                continue
-            if open_now and not entries.is_for_ever(open_now[0][1]):
-                following[len(firsts)] = tuple(index for _, index in open_now[1:])
-            firsts.append(at)
-            narrowest.append(open_now[0][1] if open_now else -1)
-        return Bins(firsts, narrowest, following, entries)
-
-
-def _twice(first_line: int) -> _Wrong:
-    return _Wrong(f"is already on line {first_line}", "keep one of the two")
-
-
-def _text_of_value(value: bytes) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        raise _Wrong("is not UTF-8 text", "save the file as UTF-8") from None
-
-
-def _text(rest: bytes) -> str:
-    """What stands beside a value, or a line that is a remark; raises _Wrong."""
-    text = _text_of_value(rest)
-    if not text.replace("\t", " ").isprintable():
-        raise _Wrong("holds a control character", "remove it")
-    if holds_card_number(text):
-        raise _Wrong(*_CARD_NUMBER)
-    return text
-
-
-def _reason(text: str) -> str:
-    if len(text) > _REASON_CHARS_MAX:
-        raise _Wrong("has too long a reason", f"use {_REASON_CHARS_MAX} characters at most")
-    return text
+        bins, one_too_many = cut(ranges, entries)
+        if one_too_many is not None:
+            self.wrong(
+                self._lines[one_too_many],
+                f"more than {NESTED_MAX} entries lie over each other here",
+                "remove those that others hold already",
+            )
+        return bins
