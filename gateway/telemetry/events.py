@@ -43,6 +43,10 @@ class Event(StrEnum):
     REQUEST_REFUSED = "request_refused"
     NETWORK_MESSAGE = "network_message"
     MAC_FAILED = "mac_failed"
+    LOCKED_OUT = "locked_out"  # an address, after too many wrong MACs
+    KEYS_HANDED_OUT = "keys_handed_out"  # to a terminal that signed on
+    KEYS_PROVEN = "keys_proven"  # by the first good MAC under them
+    SIGN_ON_REFUSED = "sign_on_refused"
     # transactions
     TRANSACTION = "transaction"
     REPEAT_ANSWERED = "repeat_answered"
@@ -68,6 +72,8 @@ class Event(StrEnum):
     ANSWER_UNKNOWN = "answer_unknown"
     ANSWER_MISMATCHED = "answer_mismatched"
     UPSTREAM_REQUEST = "upstream_request"
+    KEYS_AGREED = "keys_agreed"
+    KEYS_REFUSED = "keys_refused"  # by us or by the acquirer
     STANS_EXHAUSTED = "stans_exhausted"
     # the store
     STORE_FAILING = "store_failing"
@@ -115,6 +121,9 @@ _OTHER_LEVELS = {
         Event.IDENTITY_REFUSED,
         Event.REQUEST_REFUSED,
         Event.MAC_FAILED,
+        Event.LOCKED_OUT,
+        Event.SIGN_ON_REFUSED,
+        Event.KEYS_REFUSED,
         Event.UNDELIVERED,
         Event.UPLOAD_DIFFERS,
         Event.REVERSAL_OWED,
@@ -163,6 +172,8 @@ ALARMS = frozenset(
         Event.CRL_STALE,
         Event.CERTIFICATE_EXPIRING,
         Event.MAC_FAILED,
+        Event.LOCKED_OUT,
+        Event.KEYS_REFUSED,
         Event.REVERSAL_GIVEN_UP,
         Event.STANS_EXHAUSTED,
         Event.UPSTREAM_DOWN,
@@ -180,6 +191,7 @@ ALARMS = frozenset(
 
 # An event that ends alarms: those named here are over, for the same subject.
 CLEARS: dict[Event, tuple[Event, ...]] = {
+    Event.KEYS_AGREED: (Event.KEYS_REFUSED,),
     Event.UPSTREAM_UP: (Event.UPSTREAM_DOWN,),
     # Somebody looks after it; it is raised again if the upstream does not come up then.
     Event.UPSTREAM_CONTROLLED: (Event.UPSTREAM_DOWN,),
