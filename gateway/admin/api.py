@@ -107,6 +107,14 @@ class DeviceView(TypedDict):
     enrolled: str
     last_seen: str
     from_rule: bool  # stands in no row: a registry rule of the configuration names it
+    group: str
+    inspected: str  # YYYY-MM-DD
+    inspected_by: str
+    state_reason: str
+    state_since: str
+    until: str  # when a suspension ends by itself
+    keys_of: str  # the terminal id that its keys came with, where it is another
+    inherits: str  # the terminal ids and activations it goes on for
 
 
 class RuleView(TypedDict):

@@ -268,6 +268,14 @@ class TerminalOperations(Operations):
             "enrolled": iso_time(device.enrolled_ms) if device.enrolled_ms else "",
             "last_seen": iso_time(seen_ms) if seen_ms else "",
             "from_rule": device.device_id == 0,
+            "group": device.group,
+            "inspected": device.inspected,
+            "inspected_by": device.inspected_by,
+            "state_reason": device.state_reason,
+            "state_since": iso_time(device.state_since_ms) if device.state_since_ms else "",
+            "until": iso_time(device.until_ms) if device.until_ms else "",
+            "keys_of": device.keys_of.rstrip(),
+            "inherits": " ".join(f"{one.rstrip()}/{number}" for one, number in device.inherits),
         }
 
     def _rules(self) -> list[RuleView]:

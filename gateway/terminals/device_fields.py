@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 from gateway.errors import OperatorError
 from gateway.terminals.identity import ANY_MERCHANT, parse_networks
 from gateway.wire.id_patterns import MERCHANT_ID_CHARS_MAX, TERMINAL_ID_CHARS, padded
@@ -52,6 +54,14 @@ def networks(text: str) -> str:
         return " ".join(str(network) for network in parse_networks(text))
     except ValueError as error:
         raise OperatorError(f"{text!r}: {error}") from None
+
+
+def date(text: str) -> str:
+    """A day as YYYY-MM-DD; raises OperatorError for what is none."""
+    try:
+        return datetime.date.fromisoformat(text.strip()).isoformat()
+    except ValueError:
+        raise OperatorError(f"{text!r} is no date: write it as 2026-11-21") from None
 
 
 def label(name: str, text: str) -> str:

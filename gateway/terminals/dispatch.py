@@ -9,10 +9,11 @@ from gateway.errors import EncodeError, FrameError, ParseError
 from gateway.policy.rates import Rates
 from gateway.policy.response_codes import Reason, response_code
 from gateway.settings.schema_terminals import Listener as ListenerSettings
-from gateway.store.store import Device, DeviceState
+from gateway.store.store import Device
 from gateway.telemetry.events import Emit, Event
 from gateway.terminals.gate import Gate
 from gateway.terminals.identity import Caller, IdentityProblem, Lookup, Refused, identify
+from gateway.terminals.life import MAY_REVERSE
 from gateway.terminals.session import Session, Sessions
 from gateway.transactions import replies
 from gateway.transactions.request import Reply, Request
@@ -62,6 +63,7 @@ class Dispatcher:
         gate: Gate,
     ) -> None:
         self._listener = settings.name
+        self._dialect = settings.dialect
         self._code_set = settings.code_set
         self._framing = FramingSpec(**settings.framing.model_dump())
         self._codec = codec
@@ -96,7 +98,8 @@ class Dispatcher:
             return None
         session = sessions.of(message.terminal_id, frame.tpdu)
         reply = await self._serve(message, session, address, started_s)
-        return self._frame(frame, reply.message), reply
+        answer = replies.padded(reply.message, message) if message.pads else reply.message
+        return self._frame(frame, answer), reply
 
     async def _serve(
         self, message: Message, session: Session, address: str, started_s: float
@@ -141,6 +144,7 @@ class Dispatcher:
                 address=address,
                 certificate_sha256="" if certificate is None else certificate.sha256,
                 certificate_serial=0 if certificate is None else certificate.serial,
+                dialect=self._dialect,
             )
         )
         if kind in NETWORK_KINDS and reply.message.response_code == _APPROVED:
@@ -162,13 +166,14 @@ class Dispatcher:
         return Reply(replies.refusal(message, code))
 
     def _taken_back_by(self, refused: Refused, kind: Kind, caller: Caller) -> Device | None:
-        """The suspended device whose reversal this is: what was sent before may be undone."""
+        """The frozen device whose reversal this is: what was sent before may be undone."""
         device = refused.device
-        if device is None or refused.problem is not IdentityProblem.NOT_ACTIVE:
+        if device is None:
             return None
         self._gate.not_active(device, caller)
-        suspended = device.state is DeviceState.SUSPENDED
-        return device if suspended and kind is Kind.REVERSAL else None
+        proved = refused.problem is IdentityProblem.NOT_ACTIVE
+        frozen = proved and device.state in MAY_REVERSE
+        return device if frozen and kind is Kind.REVERSAL else None
 
     def _refuse(self, message: Message, reason: Reason, address: str, *, rule: str = "") -> Reply:
         code = response_code(reason, self._code_set)

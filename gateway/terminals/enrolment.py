@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from gateway.clock import iso_time
 from gateway.errors import OperatorError
 from gateway.settings.schema_terminals import DeviceRange
 from gateway.store.store import Device, DeviceState
@@ -88,7 +89,25 @@ class Terms:
             place=values.get("place", ""),
             networks=values.get("networks", ""),
             enrolled_ms=enrolled_ms,
+            group=values.get("group", ""),
+            inspected=values.get("inspected", ""),
+            inspected_by=values.get("inspected_by", ""),
         )
+
+
+def check_not_enrolled(row: Device | None) -> None:
+    """Raise OperatorError where a terminal id has a row already, whatever its state."""
+    if row is None:
+        return
+    name = row.terminal_id.rstrip()
+    if row.state is DeviceState.DEREGISTERED:
+        raise OperatorError(
+            f"{name} was deregistered on {iso_time(row.state_since_ms)[:10]}, and a terminal id is"
+            " not used again: enrol the device under another"
+        )
+    raise OperatorError(
+        f"{name} is enrolled already: `gateway terminals bind` gives it another certificate"
+    )
 
 
 def check_certificate_free(sha256: str, terminal_id: str, holders: Mapping[str, Device]) -> None:
@@ -107,9 +126,16 @@ def completed(device: Device, values: Mapping[str, str]) -> Device:
     differs, since a file older than the registry would undo what operators did. Filling in the
     certificate is a binding and counts the activation up. A pending device may become active.
     """
+    if device.state in (DeviceState.LOST, DeviceState.REPLACED, DeviceState.DEREGISTERED):
+        raise OperatorError(f"{device.terminal_id.rstrip()} is {device.state}: it stays as it is")
     changes: dict[str, str] = {}
+    inspected = max(values.get("inspected", ""), device.inspected)
     for column, value in values.items():
         present = str(getattr(device, column))
+        if column in ("inspected", "inspected_by"):
+            # The one thing that is newer each year.
+            present = "" if inspected > device.inspected else present or value
+            value = present or value
         if column == "state" and (present, value) == (DeviceState.PENDING, DeviceState.ACTIVE):
             present = ""
         if not value or value == present:
@@ -131,6 +157,9 @@ def completed(device: Device, values: Mapping[str, str]) -> Device:
         model=changes.get("model", device.model),
         place=changes.get("place", device.place),
         networks=changes.get("networks", device.networks),
+        group=changes.get("group", device.group),
+        inspected=changes.get("inspected", device.inspected),
+        inspected_by=changes.get("inspected_by", device.inspected_by),
     )
 
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-from gateway.clock import Clock
+from gateway.clock import Clock, iso_time
 from gateway.policy.blocklists import EMPTY, Blocklists
 from gateway.policy.response_codes import Reason
-from gateway.store.store import Device, DeviceState
+from gateway.store.store import Device, DeviceState, RevokedCertificate
 from gateway.terminals.identity import ANY_MERCHANT, Caller, Lookup, ProvenCertificate
+from gateway.terminals.life import KEPT_OUT
 from gateway.terminals.sightings import Attempt
 from gateway.wire.id_patterns import padded
+
+
+class Devices(Lookup, Protocol):
+    """The registry, as far as the gate needs it."""
+
+    def revoked(self, sha256: str) -> RevokedCertificate | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +44,7 @@ class Gate:
     def __init__(
         self,
         *,
-        devices: Lookup,
+        devices: Devices,
         clock: Clock,
         blocklists: Callable[[], Blocklists] = lambda: EMPTY,
         noted: Callable[[Attempt], None] = lambda _: None,
@@ -62,12 +70,9 @@ class Gate:
         """After the handshake."""
         blocked = self._certificate(certificate)
         if blocked is not None:
-            holder = self._devices.by_certificate(certificate.sha256)
-            name = padded(certificate.common_name)
-            device = holder or self._devices.by_terminal(name)
             self._note(
                 blocked,
-                terminal_id="" if device is None else device.terminal_id,
+                terminal_id=self._claimed_by(certificate),
                 listener=listener,
                 address=address,
                 certificate=certificate,
@@ -82,8 +87,8 @@ class Gate:
         return blocked
 
     def not_active(self, device: Device, caller: Caller) -> None:
-        """A device that its row keeps out has sent a message."""
-        if device.state is DeviceState.SUSPENDED:
+        """A message named a device that its row keeps out; it may be from somebody else."""
+        if device.state in KEPT_OUT:
             self._note_caller(Blocked(Reason.NOT_ACTIVE, device.state), device, caller)
 
     # --- whoever is here ------------------------------------------------------------------------
@@ -103,6 +108,9 @@ class Gate:
             return Blocked(Reason.UNKNOWN_TERMINAL, "")
         if device.state is not DeviceState.ACTIVE:
             return Blocked(Reason.NOT_ACTIVE, device.state)
+        if device.activation != caller.bound.activation:
+            # Another device goes on under its id, or it was bound anew: it has to prove itself.
+            return Blocked(Reason.NOT_THIS_DEVICE, f"activation {device.activation} by now")
         return self._device(device, device.merchant_id)
 
     def would_keep_out(self, device: Device, merchant_id: str, address: str) -> Blocked | None:
@@ -116,6 +124,10 @@ class Gate:
         return None if hit is None else Blocked(Reason.NETWORK_BLOCKED, hit.rule)
 
     def _certificate(self, certificate: ProvenCertificate) -> Blocked | None:
+        revoked = self._devices.revoked(certificate.sha256)
+        if revoked is not None:
+            rule = f"taken from {revoked.terminal_id.rstrip()} at {iso_time(revoked.at_ms)}"
+            return Blocked(Reason.CERTIFICATE_BLOCKED, rule)
         hit = self._blocklists().certificate(
             sha256=certificate.sha256, serial=certificate.serial, now_ms=self._clock.wall_ms()
         )
@@ -131,6 +143,15 @@ class Gate:
             return Blocked(Reason.TERMINAL_BLOCKED, hit.rule)
         hit = None if merchant_id == ANY_MERCHANT else lists.merchant(merchant_id, now_ms)
         return None if hit is None else Blocked(Reason.MERCHANT_BLOCKED, hit.rule)
+
+    def _claimed_by(self, certificate: ProvenCertificate) -> str:
+        """The terminal id that a certificate is or was of, or that it names; "" for none known."""
+        revoked = self._devices.revoked(certificate.sha256)
+        if revoked is not None:
+            return revoked.terminal_id
+        holder = self._devices.by_certificate(certificate.sha256)
+        device = holder or self._devices.by_terminal(padded(certificate.common_name))
+        return "" if device is None else device.terminal_id
 
     # --- told -----------------------------------------------------------------------------------
 

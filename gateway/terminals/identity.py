@@ -111,6 +111,7 @@ def identify(
 
     Mutual TLS: the device whose row holds this very certificate, else the device that the subject's
     common name names, provided that no certificate is bound to it: our own CA vouches for the name.
+    (Not of a device that was lost or replaced once: whoever has it has that certificate still.)
     A certificate that another one has replaced therefore proves nothing, and neither does a
     name once a certificate is bound. The device proved must be the one that DE41 names.
 
@@ -176,7 +177,9 @@ def _proved_by(certificate: ProvenCertificate, lookup: Lookup) -> Device | None:
     if holder is not None:
         return holder
     named = lookup.by_terminal(padded(certificate.common_name))
-    return named if named is not None and not named.certificate_sha256 else None
+    if named is None or named.certificate_sha256 or not named.known_by_name:
+        return None
+    return named
 
 
 def _merchant_checked(device: Device, merchant_id: str | None) -> Identified | Refused:

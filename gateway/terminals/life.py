@@ -1,4 +1,4 @@
-"""A device's life as a table: its states, what can be done in each, and where that leads (no I/O)."""
+"""A device's life as a table: its states, what can be done in each, and what then (no I/O)."""
 
 from __future__ import annotations
 

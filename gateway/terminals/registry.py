@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import trio
 
-from gateway.clock import Clock
-from gateway.errors import NoSuchThing, OperatorError
+from gateway.clock import Clock, iso_time
+from gateway.errors import OperatorError
 from gateway.settings.schema_terminals import DeviceRange
-from gateway.store.store import Device, DeviceState, PutDevice, Store, TouchDevice
+from gateway.store.store import (
+    Device,
+    DeviceEvent,
+    DeviceState,
+    NoteDevice,
+    Operation,
+    PutDevice,
+    RevokeCertificate,
+    Store,
+)
 from gateway.telemetry.events import Emit, Event
 from gateway.terminals import device_fields, roster
-from gateway.terminals.enrolment import NO_ROW, ImportPlan, Rule, Terms, check_certificate_free
+from gateway.terminals.device_table import DeviceTable
+from gateway.terminals.enrolment import (
+    NO_ROW,
+    ImportPlan,
+    Rule,
+    Terms,
+    check_certificate_free,
+    check_not_enrolled,
+)
+from gateway.terminals.last_seen import COMMIT_DEVICES_MAX, batches
 from gateway.terminals.life import Move, after, refusal
 
 CHECKED_ROWS_MAX = 100  # of a roster, before others get their turn
-COMMIT_DEVICES_MAX = 500  # to one commit: large enough to be quick, small enough to show progress
 
 Progress = Callable[[int, int], None]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +56,11 @@ def terms_of(
     return Terms(rules, default_profile, frozenset(profiles))
 
 
-class Registry:
+class Registry(DeviceTable):
     """All devices in memory, with the store as the truth: a change is on disk before it is seen.
 
-    Look-ups are synchronous and touch dictionaries only. Changes wait for each other. `profiles`
-    are the names that a device's profile may be; empty leaves them unchecked.
+    Look-ups are those of DeviceTable. Changes wait for each other. `profiles` are the names that a
+    device's profile may be; empty leaves them unchecked.
     """
 
     def __init__(
@@ -60,17 +74,14 @@ class Registry:
         profiles: Collection[str] = (),
     ) -> None:
         """An empty registry; raises OperatorError where a range is none. See `load`."""
-        self._store = store
-        self._terms = terms_of(ranges=ranges, default_profile=default_profile, profiles=profiles)
-        self._clock = clock
+        terms = terms_of(ranges=ranges, default_profile=default_profile, profiles=profiles)
+        super().__init__(store, terms=terms, clock=clock)
         self._emit = emit
-        self._known: dict[str, Device] = {}  # rows, and devices of rules once asked for
-        self._rows: dict[str, Device] = {}
-        self._by_certificate: dict[str, Device] = {}
-        self._last_id = 0
-        self._fresh: dict[str, int] = {}  # last seen, not yet in the store
-        self._seen: dict[str, int] = {}
-        self._changing = trio.Lock()
+        self.changing = trio.Lock()  # held by who reads devices in order to change them
+        # Why a device is not ready to be activated, in words; "" where it is.
+        self.missing: Callable[[Device], str] = lambda _: ""
+        # What else is to become durable with a first activation.
+        self.activating: Callable[[Device], Sequence[Operation]] = lambda _: ()
         # Called when a device may not do any more what it could: its connections are to be closed.
         self.changed: Callable[[], None] = lambda: None
 
@@ -96,116 +107,9 @@ class Registry:
         )
         for device in await store.devices():
             registry._install(device)
+        for revoked in await store.revoked_certificates():
+            registry._revoked[revoked.sha256] = revoked
         return registry
-
-    def use(self, terms: Terms) -> None:
-        """From now on take rules and defaults from another version of the configuration.
-
-        Devices that stand in no row are those of its rules at their next look-up.
-        """
-        self._terms = terms
-        self._known = dict(self._rows)
-
-    # --- look-ups ---------------------------------------------------------------------------------
-
-    def by_terminal(self, terminal_id: str) -> Device | None:
-        """The device of a terminal id in DE41's form (eight characters); a row wins over a rule."""
-        return self._known.get(terminal_id) or self._from_rule(terminal_id)
-
-    def by_certificate(self, sha256: str) -> Device | None:
-        """The device whose row holds the certificate with this SHA-256 (lower-case hex)."""
-        return self._by_certificate.get(sha256)
-
-    def get(self, terminal_id: str) -> Device:
-        """The device of a terminal id as people write it; raises NoSuchThing, OperatorError."""
-        device = self.by_terminal(device_fields.terminal_id(terminal_id))
-        if device is None:
-            raise NoSuchThing(
-                f"no device {terminal_id.rstrip()}: `gateway terminals enrol` adds one"
-            )
-        return device
-
-    def devices(self) -> list[Device]:
-        """All rows, and the devices of rules heard of since the start, sorted by terminal id."""
-        return self.select()
-
-    def silent_for(self, seconds: float) -> list[Device]:
-        """The listed devices not heard of for so long; one never heard of counts from enrolment."""
-        return self.select(silent_for_s=seconds)
-
-    def select(
-        self,
-        *,
-        after: str = "",
-        limit: int | None = None,
-        state: DeviceState | None = None,
-        silent_for_s: float | None = None,
-    ) -> list[Device]:
-        """The listed devices that fit, sorted by terminal id: at most `limit` behind `after`."""
-        before_ms = None
-        if silent_for_s is not None:
-            before_ms = self._clock.wall_ms() - round(silent_for_s * 1000)
-        fitting = (
-            device
-            for device in self._known.values()
-            if device.terminal_id > after
-            and (state is None or device.state is state)
-            and (device.device_id != NO_ROW or self.last_seen_ms(device))
-            and (
-                before_ms is None or max(self.last_seen_ms(device), device.enrolled_ms) <= before_ms
-            )
-        )
-        if limit is None:
-            return sorted(fitting, key=_terminal_id)
-        return heapq.nsmallest(limit, fitting, key=_terminal_id)
-
-    @property
-    def rules(self) -> Sequence[Rule]:
-        """The ranges that stand for devices without rows."""
-        return self._terms.rules
-
-    def _from_rule(self, terminal_id: str) -> Device | None:
-        rule = self._terms.rule_of(terminal_id)
-        if rule is None:
-            return None
-        # Kept, so that the next look-up is one dictionary's and the device stays the same object;
-        # at most one for each id of the range.
-        device = self._known[terminal_id] = rule.device(terminal_id)
-        return device
-
-    # --- last seen --------------------------------------------------------------------------------
-
-    def touch(self, device: Device) -> None:
-        """Note that a device was heard of now; `flush_seen` writes it."""
-        self._fresh[device.terminal_id] = self._clock.wall_ms()
-
-    async def flush_seen(self) -> int:
-        """Write when devices were last seen; returns how many rows were touched.
-
-        Raises StoreError; what was not written then waits for the next call.
-        """
-        rows = 0
-        for batch in _batches(list(self._fresh.items()), COMMIT_DEVICES_MAX):
-            touches = [
-                TouchDevice(self._rows[terminal_id].device_id, seen_ms)
-                for terminal_id, seen_ms in batch
-                if terminal_id in self._rows
-            ]
-            if touches:
-                await self._store.commit(*touches)
-                rows += len(touches)
-            for terminal_id, seen_ms in batch:
-                self._seen[terminal_id] = seen_ms
-                if self._fresh.get(terminal_id) == seen_ms:
-                    del self._fresh[terminal_id]
-        return rows
-
-    def last_seen_ms(self, device: Device) -> int:
-        """When a device was last heard of, 0 if never; its own field may be older."""
-        terminal_id = device.terminal_id
-        return max(
-            self._fresh.get(terminal_id, 0), self._seen.get(terminal_id, 0), device.last_seen_ms
-        )
 
     # --- changes ----------------------------------------------------------------------------------
 
@@ -220,10 +124,13 @@ class Registry:
         place: str = "",
         networks: str = "",
         certificate_sha256: str = "",
+        group: str = "",
+        who: str = "",
     ) -> Device:
         """Add a device in state pending and return it; raises OperatorError, StoreError.
 
-        An id of a rule gets a row of its own, which wins over the rule.
+        An id of a rule gets a row of its own, which wins over the rule. One that was deregistered
+        is never enrolled again.
         """
         values = {
             "merchant_id": device_fields.merchant_id(merchant_id),
@@ -233,37 +140,51 @@ class Registry:
             "place": device_fields.label("place", place),
             "networks": device_fields.networks(networks),
             "certificate_sha256": device_fields.certificate_sha256(certificate_sha256),
+            "group": device_fields.label("group", group),
         }
         row = roster.Row(0, device_fields.terminal_id(terminal_id), values)
-        async with self._changing:
-            if row.terminal_id in self._rows:
-                raise OperatorError(
-                    f"{row.terminal_id.rstrip()} is enrolled already: "
-                    "`gateway terminals bind` gives it another certificate"
-                )
-            check_certificate_free(
-                values["certificate_sha256"], row.terminal_id, self._by_certificate
-            )
+        async with self.changing:
+            check_not_enrolled(self._rows.get(row.terminal_id))
+            self.check_certificate(values["certificate_sha256"], row.terminal_id)
             device = self._terms.new_device(
                 row, device_id=self._last_id + 1, enrolled_ms=self._clock.wall_ms()
             )
-            (device,) = await self._keep([device])
-        self._say_changed(device, "enrol", "")
+            (device,) = await self.keep([device], self.event(device, Move.ENROL, who=who))
+        self.tell(device, Move.ENROL)
         return device
 
-    async def activate(self, terminal_id: str, reason: str) -> Device:
+    async def activate(self, terminal_id: str, reason: str, *, who: str = "") -> Device:
         """Let a pending device work; returns it, raises OperatorError, StoreError."""
-        return await self._move(terminal_id, Move.ACTIVATE, reason)
+        return await self._move(terminal_id, Move.ACTIVATE, reason, who=who)
 
-    async def suspend(self, terminal_id: str, reason: str) -> Device:
-        """Stop an active device; one of a rule gets a row of its own for it."""
-        return await self._move(terminal_id, Move.SUSPEND, reason)
+    async def suspend(
+        self, terminal_id: str, reason: str, *, who: str = "", until_ms: int = 0
+    ) -> Device:
+        """Stop an active device, until then if a time is given; one of a rule gets its own row."""
+        if until_ms and until_ms <= self._clock.wall_ms():
+            raise OperatorError(f"{iso_time(until_ms)} is over: name a time to come, or none")
+        return await self._move(terminal_id, Move.SUSPEND, reason, who=who, until_ms=until_ms)
 
-    async def resume(self, terminal_id: str, reason: str) -> Device:
+    async def resume(self, terminal_id: str, reason: str, *, who: str = "") -> Device:
         """Let a suspended device work again; returns it, raises OperatorError, StoreError."""
-        return await self._move(terminal_id, Move.RESUME, reason)
+        return await self._move(terminal_id, Move.RESUME, reason, who=who)
 
-    async def bind_certificate(self, terminal_id: str, sha256: str) -> Device:
+    async def resume_due(self, device: Device) -> bool:
+        """Let a device work again whose suspension is over by now; whether it was so still."""
+        async with self.changing:
+            now = self._rows.get(device.terminal_id)
+            if now is not device or device.state is not DeviceState.SUSPENDED:
+                return False
+            moved = self.moved(device, Move.RESUME, "its suspension is over")
+            await self.keep([moved], self.event(moved, Move.RESUME, who="", before=device))
+        self.tell(moved, Move.RESUME)
+        return True
+
+    def suspended_until(self, wall_ms: int) -> list[Device]:
+        """The devices whose suspension ends then or before."""
+        return [one for one in self._rows.values() if 0 < one.until_ms <= wall_ms]
+
+    async def bind_certificate(self, terminal_id: str, sha256: str, *, who: str = "") -> Device:
         """Bind a certificate in place of the one before; returns the device.
 
         Every binding counts the activation up, one with the same certificate too: a device that
@@ -273,60 +194,138 @@ class Registry:
         fingerprint = device_fields.certificate_sha256(sha256)
         if not fingerprint:
             raise OperatorError("no certificate given: its SHA-256 is 64 hex digits")
-        async with self._changing:
+        async with self.changing:
             device = self.get(terminal_id)
-            check_certificate_free(fingerprint, device.terminal_id, self._by_certificate)
-            bound = self._with_row(
+            if device.state in (DeviceState.LOST, DeviceState.REPLACED, DeviceState.DEREGISTERED):
+                name = device.terminal_id.rstrip()
+                raise OperatorError(f"{name} is {device.state}: no certificate is bound to it")
+            self.check_certificate(fingerprint, device.terminal_id)
+            bound = self.with_row(
                 replace(device, certificate_sha256=fingerprint, activation=device.activation + 1)
             )
-            (bound,) = await self._keep([bound])
-        self._say_changed(bound, "bind", "")
+            (bound,) = await self.keep([bound], self.event(bound, "bind", who=who, before=device))
+        self.tell(bound, "bind")
         return bound
 
-    async def _move(self, terminal_id: str, move: Move, reason: str) -> Device:
-        reason = device_fields.label("reason", reason)
-        async with self._changing:
+    async def inspect(self, terminal_id: str, date: str, by: str, *, who: str = "") -> Device:
+        """Note that a device was inspected; returns it, raises OperatorError, StoreError.
+
+        `date` is YYYY-MM-DD, not to come; an inspection before the last one noted changes nothing.
+        """
+        date, by = device_fields.date(date), device_fields.label("inspected_by", by)
+        if date > iso_time(self._clock.wall_ms())[:10]:
+            raise OperatorError(f"{date} is to come: name the day of the inspection")
+        async with self.changing:
             device = self.get(terminal_id)
-            why_not = refusal(device.state, move)
-            if why_not:
-                raise OperatorError(f"{device.terminal_id.rstrip()} is {device.state}: {why_not}")
-            moved = self._with_row(replace(device, state=after(device.state, move)))
-            (moved,) = await self._keep([moved])
-        self._say_changed(moved, move, reason)
+            if date < device.inspected:
+                return device
+            seen = self.with_row(replace(device, inspected=date, inspected_by=by))
+            detail = f"on {date} by {by}" if by else f"on {date}"
+            (seen,) = await self.keep([seen], self.event(seen, "inspect", who=who, detail=detail))
+        self.tell(seen, "inspect")
+        return seen
+
+    async def _move(
+        self, terminal_id: str, move: Move, reason: str, *, who: str, until_ms: int = 0
+    ) -> Device:
+        reason = device_fields.label("reason", reason)
+        async with self.changing:
+            device = self.get(terminal_id)
+            moved = replace(self.moved(device, move, reason), until_ms=until_ms)
+            also: Sequence[Operation] = ()
+            if move is Move.ACTIVATE:
+                missing = self.missing(device)
+                if missing:
+                    raise OperatorError(f"{device.terminal_id.rstrip()} is not ready: {missing}")
+                also = self.activating(moved)
+            detail = f"until {iso_time(until_ms)}" if until_ms else ""
+            told = self.event(moved, move, who=who, reason=reason, detail=detail, before=device)
+            (moved,) = await self.keep([moved], told, *also)
+        self.tell(moved, move, reason)
         return moved
 
-    def _with_row(self, device: Device) -> Device:
+    # --- what changes are made of; the lock `changing` is held over all of it ------------------
+
+    def moved(self, device: Device, move: Move, reason: str) -> Device:
+        """The device after a move, with a row of its own; raises OperatorError."""
+        why_not = refusal(device.state, move)
+        if why_not:
+            raise OperatorError(f"{device.terminal_id.rstrip()} is {device.state}: {why_not}")
+        return self.with_row(
+            replace(
+                device,
+                state=after(device.state, move),
+                state_reason=reason,
+                state_since_ms=self._clock.wall_ms(),
+                until_ms=0,
+            )
+        )
+
+    def with_row(self, device: Device) -> Device:
+        """The device as one that stands in a row; the next free one where a rule stands for it."""
         if device.device_id != NO_ROW:
             return device
         return replace(device, device_id=self._last_id + 1, enrolled_ms=self._clock.wall_ms())
 
-    async def _keep(self, devices: Sequence[Device]) -> Sequence[Device]:
-        """Make devices durable, then show them to look-ups; returns them as they are shown."""
+    def check_certificate(self, sha256: str, terminal_id: str) -> None:
+        """Raises OperatorError where a certificate is another device's, or was taken from one."""
+        revoked = self._revoked.get(sha256)
+        if revoked is not None:
+            raise OperatorError(
+                f"this certificate was {revoked.terminal_id.rstrip()}'s until"
+                f" {iso_time(revoked.at_ms)}, and proves nothing since: make another key and"
+                " certificate"
+            )
+        check_certificate_free(sha256, terminal_id, self._by_certificate)
+
+    def event(
+        self,
+        device: Device,
+        what: str,
+        *,
+        who: str,
+        reason: str = "",
+        detail: str = "",
+        before: Device | None = None,
+    ) -> NoteDevice:
+        """The line of a device's history that goes with a change; `before`: what it was."""
+        changes = "" if before is None else _changes(before, device)
+        return NoteDevice(
+            DeviceEvent(
+                terminal_id=device.terminal_id,
+                at_ms=self._clock.wall_ms(),
+                who=who,
+                what=str(what),
+                reason=reason,
+                detail="; ".join(part for part in (detail, changes) if part),
+            )
+        )
+
+    async def keep(self, devices: Sequence[Device], *also: Operation) -> Sequence[Device]:
+        """Make devices and whatever goes with them durable, together, then show them to look-ups.
+
+        Returns them as they are shown. Raises StoreError; then nothing is changed.
+        """
         rows = [replace(device, last_seen_ms=self.last_seen_ms(device)) for device in devices]
         # Cancelled in the wait, nobody would know whether the rows are on disk; memory and store
         # must say the same, so this short wait is finished first.
         with trio.CancelScope(shield=True):
-            await self._store.commit(*(PutDevice(row) for row in rows))
+            await self._store.commit(*(PutDevice(row) for row in rows), *also)
             for row in rows:
                 self._install(row)
+            for operation in also:
+                if isinstance(operation, RevokeCertificate):
+                    revoked = operation.certificate
+                    self._revoked[revoked.sha256] = revoked
         return rows
 
-    def _install(self, device: Device) -> None:
-        before = self._rows.get(device.terminal_id)
-        if before is not None and before.certificate_sha256 != device.certificate_sha256:
-            self._by_certificate.pop(before.certificate_sha256, None)
-        self._rows[device.terminal_id] = self._known[device.terminal_id] = device
-        if device.certificate_sha256:
-            self._by_certificate[device.certificate_sha256] = device
-        self._last_id = max(self._last_id, device.device_id)
-
-    def _say_changed(self, device: Device, change: str, reason: str) -> None:
-        if device.state is not DeviceState.ACTIVE:
-            self.changed()
+    def tell(self, device: Device, change: str, reason: str = "") -> None:
+        """Say that a device was changed, and have connections looked at."""
+        self.changed()
         self._emit(
             Event.DEVICE_CHANGED,
             terminal=device.terminal_id.rstrip(),
-            change=change,
+            change=str(change),
             state=str(device.state),
             activation=device.activation,
             reason=reason,
@@ -336,7 +335,7 @@ class Registry:
 
     def export_csv(self) -> str:
         """All rows as CSV, in the form `import_csv` reads."""
-        rows = sorted(self._rows.values(), key=_terminal_id)
+        rows = sorted(self._rows.values(), key=lambda row: row.terminal_id)
         return roster.write({c: str(getattr(row, c)) for c in roster.COLUMNS} for row in rows)
 
     async def import_csv(
@@ -346,6 +345,7 @@ class Registry:
         activate: bool = False,
         merchant_id: str = "",
         progress: Progress | None = None,
+        who: str = "",
     ) -> Imported:
         """Add the devices of a CSV text, all or none of them, and fill what others lack.
 
@@ -355,12 +355,13 @@ class Registry:
         `progress(done, total)`. Where the store fails in between (StoreError), those commits stay,
         and the same import again adds the rest.
         """
-        async with self._changing:
+        async with self.changing:
             plan = await self._plan(text, activate=activate, merchant_id=merchant_id)
             devices = plan.added + plan.completed
             done = 0
-            for batch in _batches(devices, COMMIT_DEVICES_MAX):
-                await self._keep(batch)
+            for batch in batches(devices, COMMIT_DEVICES_MAX):
+                told = [self.event(device, "import", who=who) for device in batch]
+                await self.keep(batch, *told)
                 done += len(batch)
                 if progress is not None:
                     progress(done, len(devices))
@@ -394,10 +395,16 @@ class Registry:
         return plan
 
 
-def _terminal_id(device: Device) -> str:
-    return device.terminal_id
+def _changes(before: Device, device: Device) -> str:
+    """What of a device is another than it was, for its history."""
+    names = ("state", "activation", "certificate_sha256", "serial", "profile", "keys_of")
+    return ", ".join(
+        f"{name.removesuffix('_sha256')} {_shown(was)} -> {_shown(now)}"
+        for name in names
+        if (was := getattr(before, name)) != (now := getattr(device, name))
+    )
 
 
-def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _shown(value: object) -> str:
+    text = str(value).rstrip()
+    return text[:16] or "none"

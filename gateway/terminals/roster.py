@@ -21,6 +21,9 @@ COLUMNS = (
     "place",
     "certificate_sha256",
     "networks",
+    "group",
+    "inspected",
+    "inspected_by",
 )
 # All others come of what was done to a device that is enrolled.
 _STATES = (DeviceState.PENDING.value, DeviceState.ACTIVE.value, DeviceState.SUSPENDED.value)
@@ -139,4 +142,7 @@ _CHECKS: dict[str, Callable[[str], str]] = {
     "place": lambda text: device_fields.label("place", text),
     "certificate_sha256": device_fields.certificate_sha256,
     "networks": device_fields.networks,
+    "group": lambda text: device_fields.label("group", text),
+    "inspected": device_fields.date,
+    "inspected_by": lambda text: device_fields.label("inspected_by", text),
 }

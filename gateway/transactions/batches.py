@@ -1,18 +1,15 @@
-"""Batches: totals at their close (0500), uploads (0320), and which one is open for a terminal."""
+"""Batches: totals at their close (0500), and uploads (0320)."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-
-import trio
+from collections.abc import Callable
 
 from gateway.clock import Clock
-from gateway.errors import StoreError
 from gateway.keys.security_module import SecurityModule
-from gateway.store.store import Batch, BatchTotals, Compared, Operation, PutBatch, Store
+from gateway.store.store import BatchTotals, Compared, Operation, PutBatch, Store
 from gateway.telemetry.events import Emit
 from gateway.transactions import duplicates
+from gateway.transactions.open_batches import OpenBatches
 from gateway.transactions.request import Request
 from gateway.transactions.uploads import Uploads
 from gateway.wire.message import PROCESSING_CODE, Message
@@ -23,47 +20,12 @@ _AFTER_UPLOAD = "96"  # DE3 of the 0500 that ends a batch upload
 _UNIONPAY_TOTALS = 48  # debits: amount 12, count 3; credits: amount 12, count 3; more may follow
 
 
-class Batches:
-    """The open batch of each terminal; counted by the gateway, opened by its first transaction."""
+class Batches(OpenBatches):
+    """Closes terminals' open batches, and takes what they upload."""
 
     def __init__(self, *, store: Store, security: SecurityModule, clock: Clock, emit: Emit) -> None:
-        self._store = store
-        self._clock = clock
+        super().__init__(store=store, clock=clock)
         self._uploads = Uploads(store=store, security=security, emit=emit)
-        self._open: dict[str, Batch] = {}
-        self.closing: dict[str, trio.Event] = {}  # by terminal; set once the close is over
-
-    async def restore(self) -> None:
-        for batch in await self._store.open_batches():
-            self._open[batch.terminal_id] = batch
-
-    def number(self, terminal_id: str) -> int:
-        """The number of the terminal's open batch; opens its first where it has none yet."""
-        batch = self._open.get(terminal_id)
-        if batch is None:
-            batch = Batch(terminal_id=terminal_id, number=1, opened_ms=self._clock.wall_ms())
-            self._open[terminal_id] = batch
-            # Lost in a crash, it is opened again with the same number.
-            try:
-                self._store.post(PutBatch(batch))
-            except StoreError:
-                return batch.number
-        return batch.number
-
-    @asynccontextmanager
-    async def held(self, terminal_id: str) -> AsyncIterator[None]:
-        """While its batch is closed nothing new of the terminal begins; one close at a time."""
-        await self.until_open(terminal_id)
-        self.closing[terminal_id] = trio.Event()
-        try:
-            yield
-        finally:
-            self.closing.pop(terminal_id).set()
-
-    async def until_open(self, terminal_id: str) -> None:
-        """Wait until no close of the terminal's batch is under way."""
-        while (closing := self.closing.get(terminal_id)) is not None:
-            await closing.wait()
 
     async def close(
         self, request: Request, outcome: Callable[[dict[int, str]], Operation]
@@ -83,29 +45,11 @@ class Batches:
         ours = await self._store.batch_totals(terminal_id, number)
         theirs = reported_totals(request.message)
         balanced = theirs is None or theirs == ours
-        now_ms = self._clock.wall_ms()
-        opened_ms = self._open[terminal_id].opened_ms
-        following = Batch(terminal_id=terminal_id, number=number + 1, opened_ms=now_ms)
         answer = _answer(request.message, ours, balanced=balanced)
-        await self._store.commit(
-            PutBatch(
-                Batch(
-                    terminal_id=terminal_id,
-                    number=number,
-                    opened_ms=opened_ms,
-                    closed_ms=now_ms,
-                    debits=ours.debits,
-                    debits_minor=ours.debits_minor,
-                    credits=ours.credits,
-                    credits_minor=ours.credits_minor,
-                    balanced=balanced,
-                    reported="" if theirs is None else _text(theirs),
-                )
-            ),
-            PutBatch(following),
-            outcome(answer),
-        )
-        self._open[terminal_id] = following
+        reported = "" if theirs is None else _text(theirs)
+        closed, following = self.ends(terminal_id, ours, balanced=balanced, reported=reported)
+        await self._store.commit(PutBatch(closed), PutBatch(following), outcome(answer))
+        self.put(following)
         return answer
 
     async def _settled_by_upload(self, terminal_id: str) -> dict[int, str] | None:

@@ -10,12 +10,21 @@ import trio
 from gateway.policy.response_codes import Reason, may_be_approved
 from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
 from gateway.store.store import State, Store, Transaction
-from gateway.transactions import duplicates
+from gateway.transactions import duplicates, replies
 from gateway.transactions.gaps import Gaps
 from gateway.transactions.graves import Graves
 from gateway.transactions.matching import Description, Fit, reference
+from gateway.transactions.replies import Naming
 from gateway.transactions.request import Request
-from gateway.wire.message import APPROVAL_CODE, ORIGINAL_DATA, VOID_KINDS, Kind, Message
+from gateway.wire.message import (
+    APPROVAL_CODE,
+    ORIGINAL_DATA,
+    STAN,
+    TERMINAL_ID,
+    VOID_KINDS,
+    Kind,
+    Message,
+)
 
 _ORIGINAL_KINDS = {
     Kind.VOID: frozenset((Kind.PURCHASE, Kind.CASH, Kind.CASHBACK)),
@@ -42,6 +51,7 @@ _JUST_SENT_MS = 3_600_000
 _UNIONPAY_ORIGINAL = 61  # original batch 6, original STAN 6, original date 4
 
 Approving = Callable[[str], Collection[str]]
+SameBatch = Callable[[Transaction, str, int], bool]
 
 
 class Originals:
@@ -55,9 +65,14 @@ class Originals:
         window_days: int,
         tombstones_max: int,
         gaps: Gaps | None = None,
+        same_batch: SameBatch | None = None,
     ) -> None:
-        """`gaps`: what is not found may be of the time between a backup and its restore."""
+        """`gaps`: what is not found may be of the time between a backup and its restore.
+
+        `same_batch` says whether a transaction is of a terminal's batch, as far as voids go.
+        """
         self._store = store
+        self._same_batch = same_batch or _of_batch
         self.gaps = gaps
         self._approving = approving
         self._window_days = window_days
@@ -66,15 +81,16 @@ class Originals:
 
     # --- finding --------------------------------------------------------------------------
 
-    def prefixes_of(self, request: Request, *, days: int = 1) -> list[str]:
+    def prefixes_of(self, request: Request, *, days: int = 1, terminal_id: str = "") -> list[str]:
         """What the repeat keys of an original may start with, the likeliest first.
 
         DE90 names the original's STAN (ISO 8583:1987), DE61 its batch and STAN (UnionPay); without
         either a reversal bears the original's own DE11. DE13 is the original's date or today's.
-        `days` is how many days ago it may have been at most.
+        `days` is how many days ago it may have been at most; `terminal_id` is the original's, if
+        not the request's own.
         """
         message = request.message
-        terminal_id = message.terminal_id
+        terminal_id = terminal_id or message.terminal_id
         batch, stan = reference(message) or ("", message.stan)
         batch = batch or duplicates.batch_of(message)
         likely = [duplicates.day_of(message, request.wall_ms)]
@@ -113,18 +129,23 @@ class Originals:
         return best
 
     async def find_followed(self, request: Request, description: Description) -> Transaction | None:
-        """What a void, completion or refund follows, by DE90, DE61, or DE37 and DE38."""
+        """What a void, completion or refund follows, by DE90, DE61, or DE37 and DE38.
+
+        Of transactions with the same STAN it is the device's own, unless one of a device that it
+        replaced fits better.
+        """
         message, kinds = request.message, _ORIGINAL_KINDS[request.kind]
         if refers(message):
-            best, best_fit = None, Fit.HARDLY
-            for prefix in self.prefixes_of(request, days=self._window_days):
-                for found in await self._store.find_by_key_prefix(prefix, _FOUND_MAX):
-                    if found.kind in kinds and found.activation == request.device.activation:
-                        fit = description.fit(found)
-                        if fit > best_fit:
-                            best, best_fit = found, fit
-                if best_fit is Fit.SURELY or (best is not None and not description.names_second):
+            device = request.device
+            best, best_fit = await self._named(
+                request, description, (device.terminal_id, device.activation)
+            )
+            for former in reversed(device.inherits):
+                if best_fit is Fit.SURELY:
                     break
+                found_one, fit = await self._named(request, description, former)
+                if fit > best_fit:
+                    best, best_fit = found_one, fit
             if best is not None:
                 return best
         if message.rrn:
@@ -138,6 +159,24 @@ class Originals:
                 ):
                     return found
         return None
+
+    async def _named(
+        self, request: Request, description: Description, of: tuple[str, int]
+    ) -> tuple[Transaction | None, Fit]:
+        """What a follow-up names among the transactions of a terminal id and activation."""
+        terminal_id, activation = of
+        kinds = _ORIGINAL_KINDS[request.kind]
+        best, best_fit = None, Fit.HARDLY
+        prefixes = self.prefixes_of(request, days=self._window_days, terminal_id=terminal_id)
+        for prefix in prefixes:
+            for found in await self._store.find_by_key_prefix(prefix, _FOUND_MAX):
+                if found.kind in kinds and found.activation == activation:
+                    fit = description.fit(found)
+                    if fit > best_fit:
+                        best, best_fit = found, fit
+            if best_fit is Fit.SURELY or (best is not None and not description.names_second):
+                break
+        return best, best_fit
 
     async def fresh(self, transaction: Transaction) -> Transaction:
         """The transaction as it stands now."""
@@ -204,18 +243,22 @@ class Originals:
                 return Reason.INVALID_AMOUNT
         return None
 
-    @staticmethod
     def _refusal_of_void(
-        draft: Transaction, original: Transaction, before: list[Transaction]
+        self, draft: Transaction, original: Transaction, before: list[Transaction]
     ) -> Reason | None:
-        """A void comes from the same terminal, in the same batch, for the full amount."""
-        if draft.terminal_id != original.terminal_id or draft.batch != original.batch:
+        """A void comes from the same terminal, or the one that replaced it, in the same batch, for
+        the full amount."""
+        if not self._same_batch(original, draft.terminal_id, draft.batch):
             return Reason.ORIGINAL_NOT_FOUND
         if draft.amount_minor != original.amount_minor:
             return Reason.INVALID_AMOUNT
         if any(one.kind in (Kind.REFUND, Kind.COMPLETION) for one in before):
             return Reason.INVALID_TRANSACTION
         return None
+
+
+def _of_batch(transaction: Transaction, terminal_id: str, number: int) -> bool:
+    return (transaction.terminal_id, transaction.batch) == (terminal_id, number)
 
 
 def refers(message: Message) -> bool:
@@ -229,17 +272,35 @@ def issues_rrn(transaction: Transaction, message: Message, settings: UpstreamSet
     return settings.rrn == "issue" and not named_by_rrn
 
 
-def pointing_upstream(message: Message, original: Transaction, sent: Message | None) -> Message:
-    """A follow-up whose DE90 and DE61 name the original as its upstream knows it."""
-    changes: dict[int, str] = {}
+def pointing_upstream(
+    message: Message, original: Transaction, sent: Message | None, *, named_by: Naming | None = None
+) -> dict[int, str | None]:
+    """The fields by which a follow-up names its original as the original's upstream knows it.
+
+    `sent` is the original as that upstream got it, if that is known; `named_by` says in which
+    element it wants the reference, and is None where the terminal uses the same one.
+
+    It goes under the terminal id of its original: from a replacement with an id of its own it would
+    be another terminal's, and the upstream would find nothing.
+    """
+    changes: dict[int, str | None] = {}
+    if message.terminal_id != original.terminal_id:
+        changes[TERMINAL_ID] = original.terminal_id
     stan = f"{original.upstream_stan:06d}"
+    if sent is None:
+        sent = Message(original.mti, {})
+    if named_by is not None:
+        if refers(message):
+            known = sent.changed({STAN: stan}, mti=sent.mti[:3] + "0")
+            number, name = replies.naming(known, named_by, made_ms=original.created_ms)
+            changes |= dict.fromkeys((ORIGINAL_DATA, 56, _UNIONPAY_ORIGINAL))
+            changes[number] = name
+        return changes
     if message.get(ORIGINAL_DATA):
-        transmitted = sent.get(7) if sent is not None else ""
-        acquirer, forwarder = (sent.get(32), sent.get(33)) if sent is not None else ("", "")
         changes[ORIGINAL_DATA] = (
-            f"{original.mti[:3]}0{stan}{transmitted:0>10}{acquirer:0>11}{forwarder:0>11}"
+            f"{sent.mti[:3]}0{stan}{sent.get(7):0>10}{sent.get(32):0>11}{sent.get(33):0>11}"
         )
     unionpay = message.get(_UNIONPAY_ORIGINAL)
     if len(unionpay) >= 12 and unionpay[:12].isdigit():
         changes[_UNIONPAY_ORIGINAL] = unionpay[:6] + stan + unionpay[12:]
-    return message.changed(changes) if changes else message
+    return changes

@@ -260,8 +260,15 @@ class Rig:
         )
         for upstream in self.pool:
             upstream.on_late = self.reversals.late_answer
+        self.batches = Batches(
+            store=store, security=self.security, clock=self.clock, emit=self.emit
+        )
         self.originals = Originals(
-            store=store, approving=self._approving, window_days=30, tombstones_max=100
+            store=store,
+            approving=self._approving,
+            window_days=30,
+            tombstones_max=100,
+            same_batch=self.batches.is_one,
         )
         self.delivery = Delivery(
             store=store,
@@ -269,9 +276,6 @@ class Rig:
             emit=self.emit,
             grace_s=GRACE_S,
             take_back=partial(take_back_undelivered, store, self.reversals, self.clock),
-        )
-        self.batches = Batches(
-            store=store, security=self.security, clock=self.clock, emit=self.emit
         )
         self.flow = Flow(
             store=store,

@@ -87,8 +87,8 @@ def test_refusals_are_one_line(gateway: Gateway) -> None:
     assert gateway.refused("enrol", "T1", "--merchant", "M1").startswith(
         "gateway: T1 is enrolled already"
     )
-    assert gateway.refused("resume", "T1") == (
-        "gateway: T1 is pending: it cannot resume; what can be done is: activate\n"
+    assert gateway.refused("resume", "T1").startswith(
+        "gateway: T1 is pending: it cannot resume; what can be done is: activate, "
     )
     assert "no device T9" in gateway.refused("show", "T9")
     assert "no terminal id" in gateway.refused("show", "T23456789")
@@ -134,8 +134,8 @@ def test_export_and_import(gateway: Gateway) -> None:
     exported = gateway("export")
     assert exported.exit_code == 0
     assert exported.stdout.splitlines()[1:] == [
-        "R0000001,*,suspended,standard,,,,,",
-        'T1,M1,pending,standard,,,"a ""b"", c",,',
+        "R0000001,*,suspended,standard,,,,,,,,",
+        'T1,M1,pending,standard,,,"a ""b"", c",,,,,',
     ]
     file = gateway.folder / "out.csv"
     assert gateway("export", "--out", file).stdout == ""

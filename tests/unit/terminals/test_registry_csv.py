@@ -42,7 +42,7 @@ async def test_export_reads_back_the_same() -> None:
     )
     await registry.suspend("R0000001", "")
     exported = registry.export_csv()
-    assert exported.startswith(HEADER)
+    assert exported.startswith(f"{HEADER.strip()},group,inspected,inspected_by\n")
     assert "T1,M1,pending,standard,,," in exported
     other = await loaded(FakeStore())
     assert await other.import_csv(exported) == Imported(added=2, completed=0, unchanged=0)
@@ -61,7 +61,7 @@ async def test_thousands_in_commits_of_some_hundreds() -> None:
         progress=lambda done, total: progress.append((done, total)),
     )
     assert outcome == Imported(added=5_000, completed=0, unchanged=0)
-    assert [len(operations) for operations in store.commits] == [500] * 10
+    assert [len(operations) for operations in store.commits] == [1_000] * 10  # with their history
     assert progress == [(n, 5_000) for n in range(500, 5_001, 500)]
     assert len({device.device_id for device in registry.devices()}) == 5_000
     assert {device.state for device in registry.devices()} == {DeviceState.ACTIVE}
