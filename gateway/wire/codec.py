@@ -111,7 +111,7 @@ class Codec:
         That library knows one pad of each field. Where a dialect allows others, it is asked again
         with the pad that the field has: at most once for every field.
         """
-        message, error = self._by_reference(body)
+        message, error, _ = self._by_reference(body)
         if error is None:
             return message
         # Raised out here: as its context the library's error would carry the card data on.
@@ -119,21 +119,37 @@ class Codec:
 
     def decode_part(self, body: bytes) -> Message:
         """What can be read of a body before its first error; for those who look into messages."""
-        message, error = self._by_reference(body)
+        message, error, _ = self._by_reference(body)
         if error is not None and _in_part(error):
             return message.without([int(error.field)]) if _is_field(error.field) else message
         return message
 
-    def _by_reference(self, body: bytes) -> tuple[Message, iso8583.DecodeError | None]:
-        """What pyiso8583 reads of a body, and the error that it stops at."""
+    def spans(self, body: bytes) -> list[tuple[str, int, int, str]]:
+        """Of each part that can be read before the first error, in order: its key in the spec,
+        where it begins and ends with its length, and its value."""
+        error, read = self._by_reference(body)[1:]
+        found: list[tuple[str, int, int, str]] = []
+        start = 0
+        for key, parts in read.items():
+            if error is not None and key == error.field:
+                break
+            end = start + len(parts["len"]) + len(parts["data"])
+            found.append((key, start, end, parts["value"]))
+            start = end
+        return found
+
+    def _by_reference(
+        self, body: bytes
+    ) -> tuple[Message, iso8583.DecodeError | None, dict[str, dict[str, Any]]]:
+        """What pyiso8583 reads of a body, the error that it stops at, and the bytes it took."""
         spec, pads = self._spec, dict[int, str]()
         error: iso8583.DecodeError | None = None
         while True:
             try:
-                decoded, _ = iso8583.decode(body, spec)
+                decoded, encoded = iso8583.decode(body, spec)
             except iso8583.DecodeError as caught:
                 error = caught
-                decoded = caught.doc_dec
+                decoded, encoded = caught.doc_dec, caught.doc_enc
                 pad = self._other_pad(caught)
                 if pad and int(caught.field) not in pads:
                     pads[int(caught.field)] = pad
@@ -142,7 +158,10 @@ class Codec:
             else:
                 error = None
             fields = {int(key): value for key, value in decoded.items() if _is_field(key)}
-            return Message(decoded.get("t", ""), fields, body, pads or NO_PADS), error
+            read = {
+                key: {**parts, "value": decoded.get(key, "")} for key, parts in encoded.items()
+            }
+            return Message(decoded.get("t", ""), fields, body, pads or NO_PADS), error, read
 
     def reference_encode(self, message: Message) -> bytes:
         """What `encode` returns or raises, by pyiso8583 alone."""

@@ -156,17 +156,18 @@ def _likelihood(reading: Reading) -> float:
     frame += 1.0 * (bool(reading.tpdu) == usual.tpdu)
     message, error = reading.message, reading.error
     if error is not None:
-        known = 40.0 * _is_mti(error.mti) + 10.0 * bool(error.stan)
+        known = 40.0 * is_mti(error.mti) + 10.0 * bool(error.stan)
         return known + frame + 20.0 * error.position / max(1, len(reading.data))
     points = [_plausible(reading.dialect, number, message) for number in message.fields]
     # A message of no field at all is hardly one.
     average = sum(points) / len(points) if points else -1.0
     year = {"0": "87", "1": "93"}.get(message.mti[:1], "")
     edition = 3.0 * (year not in reading.dialect.name and reading.dialect.name.startswith("iso"))
-    return 100.0 + 30.0 * _is_mti(message.mti) + 60.0 * average + frame - edition
+    return 100.0 + 30.0 * is_mti(message.mti) + 60.0 * average + frame - edition
 
 
-def _is_mti(mti: str) -> bool:
+def is_mti(mti: str) -> bool:
+    """Whether this looks like a message type: version, class, function and origin that occur."""
     return re.fullmatch(r"[0-2789][1-9][0-9][0-9]", mti) is not None
 
 

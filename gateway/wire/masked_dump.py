@@ -1,0 +1,145 @@
+"""What may be shown of a frame that could not be read: where it stopped, and no card data."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.errors import ParseError
+from gateway.wire.codec import Codec
+from gateway.wire.inspection import is_mti
+from gateway.wire.message import mask_pan, printable
+
+# Shorter runs of digits are no card number, and no track (ISO/IEC 7812-1: 8 to 19 digits, of which
+# PCI DSS 3.4.1 leaves ten to be shown).
+_RUN_MIN: Final = 12
+_CHARACTER_RUNS: Final = (
+    re.compile(rb"[0-9=^?;]{%d,}" % _RUN_MIN),
+    re.compile(rb"[\xf0-\xf9\x7e\xb0]{%d,}" % _RUN_MIN),  # EBCDIC, with "=" and "^"
+)
+_NIBBLE_RUN: Final = re.compile(rb"[0-9d]{%d,}" % _RUN_MIN)
+# Of each frame; and what tells of itself, "h", "t", "p" and "1" being header, type and bitmaps.
+_STRUCTURE: Final = frozenset(("h", "t", "p", "1"))
+_SHOWN: Final = frozenset(
+    (3, 4, 7, 11, 12, 13, 15, 18, 19, 22, 23, 24, 25, 32, 33, 37, 38, 39, 41, 42, 49, 70)
+)
+_AT_ERROR_BYTES: Final = 2
+_TPDU: Final = b"\x60"
+_TPDU_AND_HEADER_BYTES: Final = 11
+_LINE_BYTES: Final = 16
+_HIDDEN: Final = "**"
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedFrame:
+    """A frame as it may be kept and shown: lines of hex with `**` for what may not be seen."""
+
+    length: int
+    lines: tuple[str, ...]
+    fields: dict[int, str]
+
+
+def masked_frame(codec: Codec, heading: bytes, body: bytes, error: ParseError) -> MaskedFrame:
+    """What may be seen of a body that its dialect cannot read, and of TPDU and header before it.
+
+    Shown are the bytes of the structure, two bytes at the error, and fields of an allow-list, as
+    long as what was read makes sense. Nothing of a run of 12 digits or more is shown, whatever the
+    dialect makes of it: text, EBCDIC, or half bytes at any offset.
+    """
+    data = heading + body
+    aligned = is_mti(error.mti)
+    digits = may_be_card_numbers(data, packed=_has_packed(codec) or not aligned)
+    characters = may_be_card_numbers(data, packed=False)
+    # A heading of the wrong size may be the message itself, in any form: only one that says what it
+    # is may be seen, and no run of digits after what a TPDU and UnionPay's header take.
+    said = heading[:1] == _TPDU or heading[:1] == bytes((len(heading) & 0xFF,))
+    exempt = min(_TPDU_AND_HEADER_BYTES, len(heading)) if said else 0
+    inside = slice(exempt, len(heading))
+    digits[inside] = may_be_card_numbers(data, packed=True)[inside]
+    digits[:exempt] = bytes(exempt)
+    visible = bytearray(len(data))
+    fields: dict[int, str] = {}
+    if aligned:
+        visible[: len(heading)] = bytes((said,)) * len(heading)
+        for key, start, end, value in codec.spans(body):
+            here = slice(len(heading) + start, len(heading) + end)
+            if key in _STRUCTURE:
+                visible[here] = b"\x01" * (end - start)
+            elif int(key) in _SHOWN:
+                if not _makes_sense(codec, int(key), value):
+                    break  # The fields are not where the dialect has them.
+                visible[here] = b"\x01" * (end - start)
+                is_packed = codec.dialect.spec[key]["data_enc"] == "b"
+                if not any((digits if is_packed else characters)[here]):
+                    fields[int(key)] = printable(mask_pan(value) if len(value) > 16 else value)
+    at = len(heading) + error.position
+    visible[at : at + _AT_ERROR_BYTES] = b"\x01" * len(visible[at : at + _AT_ERROR_BYTES])
+    shown = bytes(seen and not digit for seen, digit in zip(visible, digits, strict=True))
+    return MaskedFrame(len(data), _lines(data, shown), fields)
+
+
+def masked_start(data: bytes) -> MaskedFrame:
+    """What may be seen of bytes that are no frame: the first two, which tell TLS and HTTP."""
+    digits = may_be_card_numbers(data, packed=True)
+    shown = bytearray(len(data))
+    known = bool(looks_like(data))
+    for index in range(min(_AT_ERROR_BYTES, len(data))):
+        shown[index] = known or not digits[index]
+    return MaskedFrame(len(data), _lines(data, bytes(shown)), {})
+
+
+def looks_like(data: bytes) -> str:
+    """What bytes that are no frame rather are, in words; empty where nothing is known."""
+    if data[:1] == b"\x16" and data[1:2] == b"\x03":
+        return "TLS, on a listener that wants none"
+    if re.match(rb"(GET|POST|PUT|HEAD|OPTIONS|CONNECT|DELETE|PRI) ", data):
+        return "HTTP, on a listener that wants bare frames"
+    if data[:4] == b"SSH-":
+        return "SSH"
+    return ""
+
+
+def may_be_card_numbers(data: bytes, *, packed: bool) -> bytearray:
+    """For each byte 1 where it belongs to a run of digits as long as a card number's, else 0.
+
+    `packed`: digits may be half bytes, of which letters are some as well.
+    """
+    found = bytearray(len(data))
+    for pattern in _CHARACTER_RUNS:
+        for run in pattern.finditer(data):
+            found[run.start() : run.end()] = b"\x01" * (run.end() - run.start())
+    for run in _NIBBLE_RUN.finditer(data.hex().encode()) if packed else ():
+        first, last = run.start() // 2, (run.end() + 1) // 2
+        # Digits as characters are runs of such nibbles as well: they are judged as characters.
+        if not _are_characters(data[first:last]):
+            found[first:last] = b"\x01" * (last - first)
+    return found
+
+
+def _has_packed(codec: Codec) -> bool:
+    return any(keys.get("len_count") == "nibbles" for keys in codec.dialect.spec.values())
+
+
+def _are_characters(data: bytes) -> bool:
+    return all(0x30 <= byte <= 0x39 for byte in data[1:-1])
+
+
+def _makes_sense(codec: Codec, number: int, value: str) -> bool:
+    kind = codec.dialect.fields[number].type
+    if kind == "n":
+        return value.isascii() and value.isdigit()
+    return value.isascii() and value.isprintable()
+
+
+def _lines(data: bytes, shown: bytes) -> tuple[str, ...]:
+    lines = []
+    for offset in range(0, len(data), _LINE_BYTES):
+        row = slice(offset, offset + _LINE_BYTES)
+        if any(shown[row]):
+            cells = (
+                f"{byte:02X}" if seen else _HIDDEN
+                for byte, seen in zip(data[row], shown[row], strict=True)
+            )
+            lines.append(f"{offset:04X}  {' '.join(cells)}")
+    return tuple(lines)
