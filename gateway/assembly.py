@@ -40,6 +40,7 @@ from gateway.terminals.cutting import Cutting
 from gateway.terminals.gate import Gate
 from gateway.terminals.listener import ConnectionCount, Listener
 from gateway.terminals.registry import Registry
+from gateway.terminals.rejected_frames import RejectedFrames
 from gateway.terminals.sightings import Sightings
 from gateway.transactions.batches import Batches
 from gateway.transactions.delivery import Delivery, take_back_undelivered
@@ -298,6 +299,7 @@ async def _assembled(
         sightings=sightings,
         gate=gate,
         cutting=cutting,
+        rejected_frames=RejectedFrames(kept_max=settings.limits.rejected_frames_max, clock=clock),
         gaps=gaps,
         keys=keys,
     )

@@ -25,6 +25,7 @@ from gateway.admin.blocklists import BlocklistOperations
 from gateway.admin.configuration import ConfigurationOperations
 from gateway.admin.controls import Controls
 from gateway.admin.desk import Desk
+from gateway.admin.errors import ErrorOperations
 from gateway.admin.explain import ExplainOperations
 from gateway.admin.gaps import GapOperations
 from gateway.admin.guard import Guard
@@ -272,6 +273,7 @@ async def _serve_admin(
             wall_ms=node.clock.wall_ms,
         ),
         "config": ConfigurationOperations(reloader),
+        "errors": ErrorOperations(node.rejected_frames),
         "explain": _explaining(node),
         "terminals": TerminalOperations(node.registry, node.sightings),
         "transactions": TransactionOperations(
@@ -379,6 +381,7 @@ async def _open_listeners(node: Node, exchanges: trio.Nursery) -> None:
             refused=node.metrics.refused,
             rates=node.rates,
             gate=node.gate,
+            rejected=node.rejected_frames,
         )
         service = Service(
             listener.settings,
@@ -387,6 +390,7 @@ async def _open_listeners(node: Node, exchanges: trio.Nursery) -> None:
             deliver=node.flow,
             find_concentrator=node.concentrators.find,
             gate=node.gate,
+            rejected=node.rejected_frames,
             exchanges=exchanges,
             clock=node.clock,
             emit=node.log.emit,

@@ -19,6 +19,7 @@ from gateway.terminals.cutting import Cutting
 from gateway.terminals.gate import Gate
 from gateway.terminals.listener import Listener
 from gateway.terminals.registry import Registry
+from gateway.terminals.rejected_frames import RejectedFrames
 from gateway.terminals.sightings import Sightings
 from gateway.transactions.delivery import Delivery
 from gateway.transactions.flow import Flow
@@ -54,5 +55,6 @@ class Node:
     sightings: Sightings
     gate: Gate
     cutting: Cutting
+    rejected_frames: RejectedFrames
     gaps: Gaps
     keys: KeyHoldings

@@ -63,6 +63,9 @@ _COMMANDS = {
     "inspect": _Command(
         "gateway.cli.inspect", "inspect", "Read one message, pasted in any form; masked."
     ),
+    "errors": _Command(
+        "gateway.cli.errors", "app", "What terminals sent that could not be read; masked."
+    ),
     "dialect": _Command(
         "gateway.cli.dialect", "app", "How messages are written: show, check, compare, try."
     ),

@@ -93,6 +93,9 @@ class Limits(Table):
     # this share of all besides. What is over that is answered 91.
     moves_per_s: float = Field(default=10.0, ge=0, le=100_000)
     moves_share: float = Field(default=0.2, ge=0, le=1)
+    rejected_frames_max: int = Field(  # kept, masked, in memory: `gateway errors show`
+        default=100, ge=0, le=10_000
+    )
     counters_max: int = Field(default=1_000_000, ge=100, le=100_000_000)  # of limits; over it: 96
     takings_max: int = Field(  # older ones can no longer be given back to a limit
         default=200_000, ge=100, le=100_000_000

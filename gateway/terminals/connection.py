@@ -21,6 +21,7 @@ from gateway.terminals.dispatch import Dispatcher
 from gateway.terminals.gate import Gate
 from gateway.terminals.http_carriage import HttpCarriage
 from gateway.terminals.identity import Caller, ConcentratorRule, ProvenCertificate
+from gateway.terminals.rejected_frames import RejectedFrames
 from gateway.terminals.session import Sessions
 from gateway.transactions.request import Reply
 from gateway.wire.framing import Frame, FramingSpec
@@ -57,6 +58,7 @@ class Service:
         deliver: Deliver,
         find_concentrator: FindConcentrator,
         gate: Gate,
+        rejected: RejectedFrames,
         exchanges: trio.Nursery,
         clock: Clock,
         emit: Emit,
@@ -68,6 +70,7 @@ class Service:
         self.deliver = deliver
         self.find_concentrator = find_concentrator
         self.gate = gate
+        self.rejected = rejected
         self.exchanges = exchanges
         self.clock = clock
         self.emit = emit
@@ -426,7 +429,13 @@ class Connection:
                 if was_mid_frame:
                     raise FrameError("the stream ended within a frame")
                 return None
-        frames = carriage.feed(data)
+        try:
+            frames = carriage.feed(data)
+        except FrameError as error:
+            self._reject(data, error)
+            raise
+        if carriage.error is not None:
+            self._reject(b"", carriage.error)  # Where in the data it stands is not known.
         said = carriage.to_say()
         if said:
             await self._say(said)
@@ -434,6 +443,10 @@ class Connection:
         if not frames and not (was_mid_frame and carriage.mid_frame):
             self._wait_for_next(carriage)
         return frames
+
+    def _reject(self, data: bytes, error: FrameError) -> None:
+        listener = self._service.settings.name
+        self._service.rejected.uncut(data, error, listener=listener, address=self.address)
 
     def _wait_for_next(self, carriage: Carriage) -> None:
         """From a frame's first byte on its last is waited for, however it trickles in."""

@@ -12,8 +12,10 @@ from gateway.settings.schema_terminals import Listener as ListenerSettings
 from gateway.store.store import Device
 from gateway.telemetry.events import Emit, Event
 from gateway.terminals.gate import Gate
+from gateway.terminals.guarding import Checked, ListenerGuard
 from gateway.terminals.identity import Caller, IdentityProblem, Lookup, Refused, identify
 from gateway.terminals.life import MAY_REVERSE
+from gateway.terminals.rejected_frames import RejectedFrames
 from gateway.terminals.session import Session, Sessions
 from gateway.transactions import replies
 from gateway.transactions.request import Reply, Request
@@ -61,7 +63,10 @@ class Dispatcher:
         refused: RefusedCounter,
         rates: Rates,
         gate: Gate,
+        rejected: RejectedFrames,
+        guard: ListenerGuard | None = None,
     ) -> None:
+        """`guard` asks for MACs and keys as profiles say; without one nobody does."""
         self._listener = settings.name
         self._dialect = settings.dialect
         self._code_set = settings.code_set
@@ -74,6 +79,8 @@ class Dispatcher:
         self._refused = refused
         self._rates = rates
         self._gate = gate
+        self._guard = guard
+        self._rejected = rejected
 
     async def answer(
         self, frame: Frame, sessions: Sessions, address: str
@@ -97,13 +104,14 @@ class Dispatcher:
             )
             return None
         session = sessions.of(message.terminal_id, frame.tpdu)
-        reply = await self._serve(message, session, address, started_s)
+        reply, checked = await self._serve(message, session, address, started_s)
         answer = replies.padded(reply.message, message) if message.pads else reply.message
-        return self._frame(frame, answer), reply
+        return self._frame(frame, answer, checked), reply
 
     async def _serve(
         self, message: Message, session: Session, address: str, started_s: float
-    ) -> Reply:
+    ) -> tuple[Reply, Checked | None]:
+        """The reply, and what keys have to do with it."""
         kind = kind_of(message)
         identified = identify(
             session.caller,
@@ -119,37 +127,53 @@ class Dispatcher:
             now_s=started_s,
         )
         if over:
-            return self._refuse_busy(message, kind, over)
+            return self._refuse_busy(message, kind, over), None
         if isinstance(identified, Refused):
             device = self._taken_back_by(identified, kind, session.caller)
             if device is None:
-                return self._refuse(message, Reason(identified.problem.value), address)
+                return self._refuse(message, Reason(identified.problem.value), address), None
         else:
             device = identified.device
             session.identified(device)
             self._devices.touch(device)
             blocked = self._gate.sender(device, message.merchant_id, session.caller)
             if blocked is not None and kind in _NOT_FOR_BLOCKED:
-                return self._refuse(message, blocked.reason, address, rule=blocked.rule)
+                return self._refuse(message, blocked.reason, address, rule=blocked.rule), None
+        checked, guard = None, self._guard
+        if guard is not None and guard.active:
+            checked = await guard.check(message, kind, device, session, address)
+            reply = self._without_flow(message, checked, address)
+            if reply is not None:
+                if checked.reply is not None:
+                    session.served(kind)
+                return reply, checked
+            message = checked.message
         certificate = session.caller.certificate
-        reply = await self._flow.serve(
-            Request(
-                message,
-                kind,
-                device,
-                listener=self._listener,
-                code_set=self._code_set,
-                wall_ms=self._clock.wall_ms(),
-                started_s=started_s,
-                address=address,
-                certificate_sha256="" if certificate is None else certificate.sha256,
-                certificate_serial=0 if certificate is None else certificate.serial,
-                dialect=self._dialect,
-            )
+        request = Request(
+            message,
+            kind,
+            device,
+            listener=self._listener,
+            code_set=self._code_set,
+            wall_ms=self._clock.wall_ms(),
+            started_s=started_s,
+            address=address,
+            certificate_sha256="" if certificate is None else certificate.sha256,
+            certificate_serial=0 if certificate is None else certificate.serial,
+            dialect=self._dialect,
         )
+        if checked is not None:
+            request.withheld, request.pins = checked.withheld, checked.pins
+        reply = await self._flow.serve(request)
         if kind in NETWORK_KINDS and reply.message.response_code == _APPROVED:
             session.served(kind)
-        return reply
+        return reply, checked
+
+    def _without_flow(self, message: Message, checked: Checked, address: str) -> Reply | None:
+        """The reply that the guard's check comes to; None where the flow has the say."""
+        if checked.refused is not None:
+            return self._refuse(message, checked.refused, address, rule=checked.rule)
+        return None if checked.reply is None else Reply(checked.reply)
 
     def _refuse_busy(self, message: Message, kind: Kind, rule: str) -> Reply:
         code = response_code(Reason.OVERLOAD, self._code_set)
@@ -194,6 +218,7 @@ class Dispatcher:
         self, frame: Frame, error: ParseError, address: str
     ) -> tuple[bytes, Reply] | None:
         """Where MTI and STAN could be read the sender is told 30; else its connection ends."""
+        self._rejected.unparsed(self._codec, frame, error, listener=self._listener, address=address)
         if not (answerable(error.mti) and error.stan):
             raise error
         self._refused(Reason.FORMAT_ERROR.value)
@@ -209,11 +234,12 @@ class Dispatcher:
         message = replies.unparsed_refusal(mti=error.mti, stan=error.stan, code=code)
         return self._frame(frame, message), Reply(message)
 
-    def _frame(self, frame: Frame, message: Message) -> bytes:
+    def _frame(self, frame: Frame, message: Message, checked: Checked | None = None) -> bytes:
+        """The frame of an answer; its MAC, where it has one, is over these very bytes."""
         tpdu = answering_tpdu(frame.tpdu) if frame.tpdu else b""
+        header = frame.header if checked is None else checked.header(frame.header, self._code_set)
         try:
-            body = self._codec.encode(message)
-            return encode_frame(self._framing, body, tpdu, frame.header)
+            return encode_frame(self._framing, self._body(message, checked), tpdu, header)
         except (EncodeError, FrameError) as error:
             # What the acquirer answered does not fit the terminal's dialect. The outcome stands,
             # and what can be written of the bare answer is still one: silence would leave an
@@ -227,8 +253,13 @@ class Dispatcher:
             )
             bare = replies.bare(message)
             unwritable = [one for one in bare.fields if not self._can_write(bare, one)]
-            body = self._codec.encode(bare.without(unwritable))
-            return encode_frame(self._framing, body, tpdu, frame.header)
+            body = self._body(bare.without(unwritable), checked)
+            return encode_frame(self._framing, body, tpdu, header)
+
+    def _body(self, message: Message, checked: Checked | None) -> bytes:
+        if checked is None or checked.key is None or self._guard is None:
+            return self._codec.encode(message)
+        return self._guard.body(message, checked)
 
     def _can_write(self, message: Message, number: int) -> bool:
         try:

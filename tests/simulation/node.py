@@ -29,6 +29,7 @@ from gateway.terminals.connection import Service
 from gateway.terminals.dispatch import Dispatcher
 from gateway.terminals.gate import Gate
 from gateway.terminals.registry import Registry
+from gateway.terminals.rejected_frames import RejectedFrames
 from gateway.transactions.batches import Batches
 from gateway.transactions.delivery import Delivery, take_back_undelivered
 from gateway.transactions.flow import Flow
@@ -353,6 +354,7 @@ class Life:
 
     def _service(self, exchanges: trio.Nursery) -> Service:
         settings = LISTENER
+        rejected = RejectedFrames(kept_max=10, clock=self._clock)
         dispatcher = Dispatcher(
             settings=settings,
             codec=codec(),
@@ -363,6 +365,7 @@ class Life:
             refused=lambda reason: None,
             rates=Rates(RatesSettings()),
             gate=Gate(devices=self.registry, clock=self._clock),
+            rejected=rejected,
         )
         return Service(
             settings,
@@ -371,6 +374,7 @@ class Life:
             deliver=self.flow,
             find_concentrator=lambda name, address: None,
             gate=Gate(devices=self.registry, clock=self._clock),
+            rejected=rejected,
             exchanges=exchanges,
             clock=self._clock,
             emit=self._emit,

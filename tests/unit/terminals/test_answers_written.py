@@ -13,6 +13,7 @@ from gateway.telemetry.events import Event
 from gateway.terminals.dispatch import Dispatcher
 from gateway.terminals.gate import Gate
 from gateway.terminals.identity import Caller
+from gateway.terminals.rejected_frames import RejectedFrames
 from gateway.terminals.session import Sessions
 from gateway.transactions.request import Reply, Request
 from gateway.wire.framing import Frame
@@ -70,6 +71,7 @@ async def test_it_hears_the_code_and_whatever_else_can_be_written(
         refused=lambda reason, /: None,
         rates=Rates(RatesSettings()),
         gate=Gate(devices=devices, clock=clock),
+        rejected=RejectedFrames(kept_max=1, clock=clock),
     )
     caller = Caller(
         listener="plain", address="127.0.0.1", security="plain", certificate=None, concentrator=None

@@ -19,6 +19,7 @@ from gateway.terminals.connection import Connection, Service
 from gateway.terminals.dispatch import Dispatcher
 from gateway.terminals.gate import Gate
 from gateway.terminals.identity import ConcentratorRule
+from gateway.terminals.rejected_frames import RejectedFrames
 from gateway.transactions.request import Reply
 from gateway.wire.framing import Frame, FramingSpec, encode_frame
 from gateway.wire.id_patterns import TerminalSet
@@ -68,6 +69,7 @@ class Side:
                 "mall", TerminalSet.parse(["T*"])
             ),
             gate=Gate(devices=Nobody(), clock=SystemClock()),
+            rejected=RejectedFrames(kept_max=10, clock=SystemClock()),
             exchanges=exchanges,
             clock=SystemClock(),
             emit=self.emit,

@@ -27,6 +27,7 @@ from gateway.terminals.connection import Connection, Service
 from gateway.terminals.dispatch import Dispatcher
 from gateway.terminals.gate import Gate
 from gateway.terminals.http_carriage import CONTENT_TYPE, HttpCarriage
+from gateway.terminals.rejected_frames import RejectedFrames
 from gateway.transactions.request import Reply
 from gateway.wire.framing import Frame, FramingSpec, encode_frame
 from gateway.wire.message import Message
@@ -84,6 +85,7 @@ class HttpSide:
             deliver=self,
             find_concentrator=lambda name, address: None,
             gate=Gate(devices=Nobody(), clock=SystemClock()),
+            rejected=RejectedFrames(kept_max=10, clock=SystemClock()),
             exchanges=exchanges,
             clock=SystemClock(),
             emit=self.emit,
