@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from gateway.clock import SystemClock
 from gateway.errors import OperatorError
 from gateway.policy.blockfiles import Parsed, assemble, parse
 from gateway.policy.blocklists import Blocklists, ListName
@@ -29,7 +30,7 @@ from gateway.terminals.registry import terms_of
 from gateway.transactions.version import Version
 from gateway.upstreams.routing import Pending, Share
 from gateway.upstreams.upstream import Means
-from gateway.wire.codec import Codec
+from gateway.wire.editions import codec_of
 from gateway.wire.revocation import CertificateUnusable
 from gateway.wire.tls import calls_context, client_context
 
@@ -109,7 +110,8 @@ def all_means(configuration: Configuration) -> list[Means]:
     return [
         Means(
             settings=settings,
-            codec=Codec(configuration.dialects[settings.dialect]),
+            codec=codec_of(configuration.dialects[settings.dialect], SystemClock().wall_ms),
+            dialects=configuration.dialects,
             tls=_client_tls(configuration, settings),
             terminals=configuration.terminals.get(settings.name, {}),
         )

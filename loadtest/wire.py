@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import trio
 
+from gateway.clock import SystemClock
 from gateway.errors import PeerError
 from gateway.settings.schema_base import Framing
 from gateway.wire.codec import Codec
 from gateway.wire.dialect import shipped_dialects
+from gateway.wire.editions import codec_of
 from gateway.wire.framing import (
     Frame,
     FrameReader,
@@ -59,7 +61,7 @@ def shipped_wire(
     if len(own) != settings.header_bytes:
         raise ValueError(f"header {header!r} is not of {settings.header_bytes} bytes")
     return Wire(
-        Codec(dialects[dialect]),
+        codec_of(dialects[dialect], SystemClock().wall_ms),
         FramingSpec(**settings.model_dump()),
         bytes.fromhex(tpdu) if settings.tpdu else b"",
         own,

@@ -19,7 +19,7 @@ from gateway.store.store import Device, DeviceState
 from gateway.transactions.version import Version
 from gateway.upstreams.conditions import subject_of
 from gateway.upstreams.routing import Router
-from gateway.wire.codec import Codec
+from gateway.wire.editions import codec_of
 from gateway.wire.id_patterns import padded
 from gateway.wire.message import (
     FOLLOWING_KINDS,
@@ -166,7 +166,8 @@ class ExplainOperations(Operations):
         except ValueError:
             raise BadArguments("hex: not an even number of hex digits") from None
         try:
-            return Codec(self._configuration().dialects[listener.dialect]).decode(body)
+            dialect = self._configuration().dialects[listener.dialect]
+            return codec_of(dialect, self._clock.wall_ms).decode(body)
         except ParseError as error:
             raise BadArguments(
                 f"no message of {listener.dialect}: {error} (MTI to last field, without length, "

@@ -25,6 +25,14 @@ from gateway.settings.schema_base import (
 )
 from gateway.settings.schema_keys_use import UpstreamKeys
 
+MessageType = Annotated[
+    str,
+    Field(
+        pattern=r"^0[12][02]0$",
+        description='the type of a financial request in quotes, such as "0100" or "0220"',
+    ),
+]
+
 
 class ClientTls(Table):
     """TLS towards an upstream; where the acquirer calls us, it is the client, and proves itself."""
@@ -99,7 +107,11 @@ class FieldRules(Table):
     drop: list[FieldNumber] = Field(default_factory=list)  # not sent to it
     set: dict[FieldNumber, str] = Field(default_factory=dict)  # always sent, with this value
     map: dict[FieldNumber, dict[str, str]] = Field(default_factory=dict)  # value -> value, "*": any
+    copy_from: dict[FieldNumber, FieldNumber] = Field(default_factory=dict)  # filled from another
     require: list[FieldNumber] = Field(default_factory=list)  # without them: the next upstream
+    codes: dict[str, str] = Field(default_factory=dict)  # DE39 of its answers, as terminals hear it
+    # The type of a request, by kind, where it wants another than its dialect's.
+    message_types: dict[KindName, MessageType] = Field(default_factory=dict)
 
 
 class Upstream(Table):

@@ -38,7 +38,7 @@ from gateway.transactions.request import Reply, Request
 from gateway.transactions.reversals import Reversals
 from gateway.transactions.takebacks import TakeBacks
 from gateway.transactions.version import Version
-from gateway.upstreams.adaptation import CannotAdapt
+from gateway.upstreams.adaptation import NO_CHANGES, CannotAdapt, Changes
 from gateway.upstreams.conditions import subject_of
 from gateway.upstreams.pool import Pool
 from gateway.upstreams.routing import Router
@@ -283,7 +283,8 @@ class Flow:
                     sent = upstream.adaptation.again(sent, self._records.told_of(original))
                 except CannotAdapt as error:
                     return self._refuse(request, Reason.NO_UPSTREAM, str(error))
-            pointing = pointing_upstream(request.message, original, sent)
+            named_by = upstream.adaptation.original_named_by(request.dialect)
+            pointing = pointing_upstream(request.message, original, sent, named_by=named_by)
             return await self._forwarded(request, draft, [upstream], pointing)
 
     async def _forwarded(
@@ -291,15 +292,18 @@ class Flow:
         request: Request,
         draft: Transaction,
         upstreams: Sequence[Upstream],
-        message: Message | None = None,
+        pointing: Changes = NO_CHANGES,
         *,
         why: str = "routes",
     ) -> Reply:
-        """Take a request to the first upstream that it can be sent to, and to no other after."""
-        message = message or request.message
+        """Take a request to the first upstream that it can be sent to, and to no other after.
+
+        `pointing` names the original of what follows one, as its upstream knows it.
+        """
+        message, dialect = request.message, request.dialect
         # A request ends under the rules that it began with, whatever is edited meanwhile.
         adaptations = {one.name: one.adaptation for one in upstreams}
-        unfit = {name: one.refusal(message) for name, one in adaptations.items()}
+        unfit = {name: one.refusal(message, dialect) for name, one in adaptations.items()}
         fit = [one for one in upstreams if not unfit[one.name]]
         self._pool.moves.served()
         intended = False
@@ -311,7 +315,7 @@ class Flow:
                 continue
             outgoing = self._outgoing(draft, message, upstream, stan)
             adaptation = adaptations[upstream.name]
-            sent = adaptation.outgoing(outgoing)
+            sent = adaptation.outgoing(outgoing, dialect, pointing)
             # On disk before the first byte leaves: recovery must know what may have been sent.
             if not intended:
                 self._records.plan(
@@ -320,7 +324,11 @@ class Flow:
                     upstream=upstream.name,
                     stan=stan,
                     outgoing=outgoing,
-                    told={one.name: adaptations[one.name].changes(message) for one in fit},
+                    told={
+                        one.name: adaptations[one.name].changes(message, dialect, pointing)
+                        for one in fit
+                    },
+                    dialect=dialect,
                 )
                 seen = await self._repeats.intend(draft)
                 if seen is not None:
@@ -338,18 +346,18 @@ class Flow:
                 return await self._outcomes.in_doubt(request, draft)
             if not answer.response_code:
                 return await self._outcomes.in_doubt(request, draft)
-            answer = adaptation.incoming(answer, request=outgoing, sent=sent)
+            answer = adaptation.incoming(answer, request=outgoing, sent=sent, dialect=dialect)
             return await self._outcomes.answered(request, draft, upstream, answer)
         if not fit:
             why = next(reversed(unfit.values()), why)
-        return await self._untaken(request, draft, fit, message, intended=intended, why=why)
+        return await self._untaken(request, draft, fit, pointing, intended=intended, why=why)
 
     async def _untaken(
         self,
         request: Request,
         draft: Transaction,
         upstreams: Sequence[Upstream],
-        message: Message,
+        pointing: Changes,
         *,
         intended: bool,
         why: str,
@@ -357,7 +365,9 @@ class Flow:
         """No upstream takes it now: at once, without a queue, its terminal is told so."""
         keeps = request.version.policy.keeps_advices(request.device.profile)
         if keeps and request.kind in ADVICE_KINDS and upstreams:
-            return await self._keep_advice(request, draft, upstreams[0], message, intended=intended)
+            return await self._keep_advice(
+                request, draft, upstreams[0], pointing, intended=intended
+            )
         reason = Reason.OVERLOAD if self._pool.any_full(upstreams) else Reason.NO_UPSTREAM
         if intended:
             return await self._outcomes.nothing_sent(request, draft, reason)
@@ -368,11 +378,12 @@ class Flow:
         request: Request,
         draft: Transaction,
         upstream: Upstream,
-        message: Message,
+        pointing: Changes,
         *,
         intended: bool,
     ) -> Reply:
         """An advice that no upstream could take is kept, and sent later."""
+        message, dialect = request.message, request.dialect
         if not intended:
             stan = upstream.take_stan()
             if stan is None:
@@ -384,7 +395,8 @@ class Flow:
                 upstream=upstream.name,
                 stan=stan,
                 outgoing=outgoing,
-                told={upstream.name: upstream.adaptation.changes(message)},
+                told={upstream.name: upstream.adaptation.changes(message, dialect, pointing)},
+                dialect=dialect,
             )
             seen = await self._repeats.intend(draft)
             if seen is not None:

@@ -37,20 +37,29 @@ def context_of(transaction_id: int) -> bytes:
 Told = Mapping[str, Mapping[int, str | None]]
 
 
-def pack_request(message: Message, told: Told | None = None) -> bytes:
+def pack_request(message: Message, told: Told | None = None, dialect: str = "") -> bytes:
     """What a reversal or an advice needs of a request; to be sealed.
 
-    `told` are values of the configuration and, in DE60 and DE61, of what is kept itself.
+    `told` are values of the configuration, and of what is kept itself in an upstream's form;
+    `dialect` is that of the terminal.
     """
     mti, fields = message.mti, _kept_fields(message)
     if told is None:
         return orjson.dumps((mti, fields), option=orjson.OPT_NON_STR_KEYS)
-    if _UNIONPAY_ORIGINAL not in fields:
-        told = {
-            name: {n: value for n, value in changes.items() if n != _UNIONPAY_ORIGINAL}
-            for name, changes in told.items()
-        }
-    return orjson.dumps((mti, fields, told), option=orjson.OPT_NON_STR_KEYS)
+    told = {name: _told_safely(changes, fields) for name, changes in told.items()}
+    return orjson.dumps((mti, fields, told, dialect), option=orjson.OPT_NON_STR_KEYS)
+
+
+def _told_safely(
+    changes: Mapping[int, str | None], fields: Mapping[int, str]
+) -> Mapping[int, str | None]:
+    """What an upstream was told, less a DE61 that is no reference: it may hold anything."""
+    original = changes.get(_UNIONPAY_ORIGINAL)
+    if original is None or _UNIONPAY_ORIGINAL in fields:
+        return changes
+    if original.isdigit() and len(original) in _UNIONPAY_ORIGINAL_LENGTHS:
+        return changes
+    return {n: value for n, value in changes.items() if n != _UNIONPAY_ORIGINAL}
 
 
 def _kept_fields(message: Message) -> dict[int, str]:
@@ -99,6 +108,12 @@ def unpack_told(image: bytes, upstream: str) -> dict[int, str | None] | None:
     _, _, *kept = orjson.loads(image)
     changes = kept[0].get(upstream) if kept else None
     return None if changes is None else {int(number): text for number, text in changes.items()}
+
+
+def unpack_dialect(image: bytes) -> str:
+    """The dialect of the terminal; empty where `pack_request` was not given it."""
+    _, _, *kept = orjson.loads(image)
+    return str(kept[1]) if len(kept) > 1 else ""
 
 
 def _without_card_tags(chip: str) -> str:

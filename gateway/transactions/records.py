@@ -85,19 +85,21 @@ class Records:
         stan: int,
         outgoing: Message,
         told: images.Told,
+        dialect: str = "",
     ) -> None:
         """Add the route, and what a reversal or an advice would need of the request.
 
         That is kept with the terminal's STAN and RRN: what the upstream knows it by is the record's
         own, since the request may yet move to another one. `told`: what each that it may move to is
-        told otherwise.
+        told otherwise. `dialect` is the terminal's.
         """
         draft.upstream = upstream
         draft.upstream_stan = stan
         draft.rrn = outgoing.rrn
         kept = Message(outgoing.mti, message.fields)
         draft.image = self._security.seal(
-            images.pack_request(kept, told), context=images.context_of(draft.transaction_id)
+            images.pack_request(kept, told, dialect),
+            context=images.context_of(draft.transaction_id),
         )
 
     # --- the outcome ----------------------------------------------------------------------
@@ -159,6 +161,13 @@ class Records:
         context = images.context_of(transaction.transaction_id)
         image = self._security.unseal(transaction.image, context=context)
         return images.unpack_told(image, transaction.upstream)
+
+    def dialect_of(self, transaction: Transaction) -> str:
+        """The dialect of its terminal; empty where it is not kept. Raises KeyUnavailable."""
+        if not transaction.image:
+            return ""
+        context = images.context_of(transaction.transaction_id)
+        return images.unpack_dialect(self._security.unseal(transaction.image, context=context))
 
     def _opened(self, transaction: Transaction, sealed: bytes) -> Message | None:
         if not sealed:

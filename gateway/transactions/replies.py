@@ -159,6 +159,19 @@ def reversal(
     return Message(repeat_mti(mti) if repeated else mti, fields)
 
 
+def padded(reply: Message, request: Message) -> Message:
+    """The reply with the pads of its request, in the fields that say again what the request did.
+
+    Terminals of one make end odd fields in 0, those of another in F; each gets back its own.
+    """
+    pads = {
+        number: pad
+        for number, pad in request.pads.items()
+        if reply.fields.get(number) == request.fields.get(number)
+    }
+    return Message(reply.mti, reply.fields, pads=pads) if pads else reply
+
+
 def bare(message: Message) -> Message:
     """The least that still answers: what references the request, and the response code."""
     least = (3, 4, STAN, 12, 13, RRN, APPROVAL_CODE, RESPONSE_CODE, TERMINAL_ID, MERCHANT_ID)

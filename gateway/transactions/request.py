@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from gateway.keys.message_security import PinKey
+from gateway.policy.decide import Refused
 from gateway.policy.response_codes import CodeSet, Reason
 from gateway.store.store import Device
 from gateway.transactions.version import Version
@@ -11,7 +15,9 @@ from gateway.wire.message import Kind, Message
 class Request:
     """A message from a device that has been identified.
 
-    `version` is what it is decided by, from its start to its end; the flow sets it.
+    `version` is what it is decided by, from its start to its end; the flow sets it. `withheld` is
+    why it is refused unless it repeats what was done before; `pins` are what its PIN block may be
+    encrypted under, the likeliest first: both come of the keys that its device has.
     """
 
     __slots__ = (
@@ -20,12 +26,15 @@ class Request:
         "certificate_sha256",
         "code_set",
         "device",
+        "dialect",
         "kind",
         "listener",
         "message",
+        "pins",
         "started_s",
         "version",
         "wall_ms",
+        "withheld",
     )
 
     version: Version
@@ -43,8 +52,10 @@ class Request:
         address: str = "",
         certificate_sha256: str = "",
         certificate_serial: int = 0,
+        dialect: str = "",
     ) -> None:
-        """Address and certificate are those of the connection that it came on."""
+        """Address and certificate are those of the connection that it came on; `dialect` is what
+        the terminal speaks, where it may be another than the upstream's."""
         self.message = message
         self.kind = kind
         self.device = device
@@ -55,6 +66,9 @@ class Request:
         self.address = address
         self.certificate_sha256 = certificate_sha256
         self.certificate_serial = certificate_serial
+        self.dialect = dialect
+        self.withheld: Refused | None = None
+        self.pins: Sequence[PinKey] = ()
 
 
 class Reply:

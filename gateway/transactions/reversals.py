@@ -267,7 +267,7 @@ class Reversals:
         await self._store.commit(
             NoteAttempt(owed.transaction_id, stan, owed.attempts, owed.next_attempt_ms)
         )
-        message = self._message(settings, transaction, owed, sent)
+        message = upstream.adaptation.made(self._message(settings, transaction, owed, sent))
         self._emit(
             Event.REVERSAL_SENT,
             transaction=owed.transaction_id,
@@ -279,7 +279,10 @@ class Reversals:
         except (NotSent, InDoubt):
             return await self._again(upstream, owed, transaction, "no answer")
         if owed.advice:
-            answer = upstream.adaptation.incoming(answer, request=request, sent=sent)
+            dialect = self._records.dialect_of(transaction)
+            answer = upstream.adaptation.incoming(
+                answer, request=request, sent=sent, dialect=dialect
+            )
             return await self._advised(upstream, owed, transaction, original, answer)
         return await self._verdict(upstream, owed, transaction, answer.response_code)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 from functools import partial
@@ -29,6 +29,7 @@ from gateway.upstreams.sign_ons import SignOns
 from gateway.upstreams.stan import StanRing
 from gateway.upstreams.upstream_health import ISSUER_UNAVAILABLE, SYSTEM_FAULT, UpstreamHealth
 from gateway.wire.codec import Codec
+from gateway.wire.dialect import Dialect
 from gateway.wire.message import FOLLOWING_KINDS, PAN, TRACK_2, Kind, Message, printable
 
 _LATE_PER_UPSTREAM_MAX = 100_000
@@ -67,6 +68,7 @@ class Means:
     codec: Codec
     tls: ssl.SSLContext | None = None
     terminals: BoardedTerminals = field(default_factory=dict)
+    dialects: Mapping[str, Dialect] = field(default_factory=dict)  # that terminals may speak
 
 
 class Upstream:
@@ -124,7 +126,7 @@ class Upstream:
         settings = means.settings
         self.settings = settings
         self.codec = means.codec
-        self.adaptation = Adaptation(settings, means.terminals)
+        self.adaptation = Adaptation(settings, means.terminals, means.dialects)
         self._tls = means.tls
         self._answer_s = settings.answer_s_by_kind
         one_by_one = settings.network.sign_on and settings.knows_terminals == "one_by_one"

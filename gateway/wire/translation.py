@@ -98,6 +98,9 @@ class Translation:
                 self._convert[number] = conversion(forms[number], targets[number], number)
         if not same_edition and ENTRY_MODE in targets:
             self._convert[ENTRY_MODE] = self._entry
+        # What no terminal of this dialect can have sent is the gateway's own word, in its form.
+        own = targets.keys() - source.fields.keys() - forms.keys() - self._left_out.keys()
+        self._convert |= dict.fromkeys(own - {ENTRY_MODE}, None)
 
     @property
     def changes_nothing(self) -> bool:
