@@ -55,20 +55,13 @@ def initial_key(algorithm: KeyAlgorithm, base: bytes, initial_id: bytes) -> byte
     return _derive(algorithm, base, KeyUse.INITIAL, algorithm, initial_id)
 
 
-def transaction_key(
-    algorithm: KeyAlgorithm, base: bytes, ksn: bytes, use: KeyUse, working: KeyAlgorithm
-) -> bytes:
-    """The key of algorithm `working` that a device used at a serial number's counter, for a use.
+def derivation_key(algorithm: KeyAlgorithm, base: bytes, ksn: bytes) -> bytes:
+    """The intermediate key of a serial number's counter, as long as the base key.
 
-    Raises ValueError where the serial number has not 12 bytes, its counter is one that no device
-    gets to, or the working key would be stronger than what it comes from.
+    Raises ValueError where the serial number has not 12 bytes, or a counter that no device gets to.
     """
     if len(ksn) != KSN_BYTES:
         raise ValueError(f"an AES DUKPT KSN has {KSN_BYTES} bytes, not {len(ksn)}")
-    if working not in WORKING:
-        raise ValueError(f"AES DUKPT derives no {working.value} keys")
-    if working in AES_FAMILY and working.bytes > algorithm.bytes:
-        raise ValueError(f"a {working.value} key does not come from one of {algorithm.value}")
     counter = int.from_bytes(ksn[_ID_BYTES:], "big")
     if not counter or counter.bit_count() > _ONES_MAX:
         raise ValueError(
@@ -83,6 +76,22 @@ def transaction_key(
             reached |= 1 << bit
             context = device_id + reached.to_bytes(4, "big")
             key = _derive(algorithm, key, KeyUse.DERIVATION, algorithm, context)
+    return key
+
+
+def transaction_key(
+    algorithm: KeyAlgorithm, base: bytes, ksn: bytes, use: KeyUse, working: KeyAlgorithm
+) -> bytes:
+    """The key of algorithm `working` that a device used at a serial number's counter, for a use.
+
+    Raises ValueError as `derivation_key` does, and where the working key would be stronger than
+    what it comes from.
+    """
+    if working not in WORKING:
+        raise ValueError(f"AES DUKPT derives no {working.value} keys")
+    if working in AES_FAMILY and working.bytes > algorithm.bytes:
+        raise ValueError(f"a {working.value} key does not come from one of {algorithm.value}")
+    key = derivation_key(algorithm, base, ksn)
     return _derive(algorithm, key, use, working, ksn[4:])
 
 

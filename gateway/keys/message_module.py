@@ -12,6 +12,7 @@ from gateway.errors import KeyUnavailable, OperatorError
 from gateway.keys import dukpt_aes, dukpt_tdes, key_block
 from gateway.keys.block_ciphers import AES_FAMILY, DES_FAMILY, BlockCipher
 from gateway.keys.check_value import check_value
+from gateway.keys.des_keys import is_weak, with_odd_parity
 from gateway.keys.mac import WIRE_BYTES, MacFunction, mac_function
 from gateway.keys.message_security import KeyForm, MacScheme, MalformedPin, PinFormat, PinKey
 from gateway.keys.pin_block import deciphered, encipher
@@ -135,12 +136,15 @@ class SoftwareMessageSecurity:
 
     def keep(self, value: bytes, *, as_: StoredKey) -> StoredKey:
         """A clear value, as components give it, kept as `as_` says: check value and wrapped value
-        filled in. Raises OperatorError where it has not its algorithm's length."""
+        filled in. Raises OperatorError where it has not its algorithm's length, or is a DES key
+        that is known to be weak."""
         if len(value) != as_.algorithm.bytes:
             raise OperatorError(
                 f"{as_.name}: the key has {len(value)} bytes, and {as_.algorithm.value} has "
                 f"{as_.algorithm.bytes}; check the algorithm that was named"
             )
+        if as_.algorithm in DES_FAMILY and is_weak(value):
+            raise OperatorError(f"{as_.name}: the key is one of the weak keys of DES; make another")
         stated = check_value(as_.algorithm, value).hex().upper()
         return self._wrap(value, replace(as_, check_value=stated))
 
@@ -288,11 +292,6 @@ def _derived_pin_key(pin_key: PinKey, base: bytes) -> tuple[KeyAlgorithm, bytes]
     working = pin_key.working or usual
     derived = dukpt_aes.transaction_key(algorithm, base, pin_key.ksn, dukpt_aes.KeyUse.PIN, working)
     return working, derived
-
-
-def with_odd_parity(key: bytes) -> bytes:
-    """A DES or TDES key whose bytes each have an odd number of bits set (FIPS 46-3)."""
-    return bytes(byte & 0xFE | (byte >> 1).bit_count() & 1 ^ 1 for byte in key)
 
 
 def _bound(key: StoredKey) -> tuple[str, KeyPurpose, int, KeyAlgorithm]:

@@ -114,8 +114,11 @@ def encipher(
     if not PIN_DIGITS_MIN <= len(pin) <= PIN_DIGITS_MAX or max(pin) > 9:
         raise MalformedPin(f"a PIN has {PIN_DIGITS_MIN} to {PIN_DIGITS_MAX} digits")
     size = cipher.block_bytes
-    nibbles = bytearray(_fill(pin_format, 2 * size, random))
-    clear = bytearray(size)
+    buffers = nibbles, clear, once = (
+        bytearray(_fill(pin_format, 2 * size, random)),
+        bytearray(size),
+        bytearray(size),
+    )
     try:
         nibbles[0] = _CONTROL[pin_format]
         nibbles[1] = len(pin)
@@ -123,15 +126,15 @@ def encipher(
         for i in range(size):
             clear[i] = nibbles[2 * i] << 4 | nibbles[2 * i + 1]
         if pin_format is PinFormat.ISO_4:
-            once = bytearray(cipher.encrypt(clear))
+            once[:] = cipher.encrypt(clear)
             _xor(once, _pan_field(pan, pin_format, size))
             return cipher.encrypt(once)
         if pin_format in _BINDS_PAN:
             _xor(clear, _pan_field(pan, pin_format, size))
         return cipher.encrypt(clear)
     finally:
-        wipe(nibbles)
-        wipe(clear)
+        for buffer in buffers:
+            wipe(buffer)
 
 
 def _check_pairing(cipher: BlockCipher, pin_format: PinFormat) -> None:
@@ -159,11 +162,11 @@ def _fill(pin_format: PinFormat, nibbles: int, random: Random) -> bytes:
         case PinFormat.ISO_1:
             return bytes(byte & 0xF for byte in random(nibbles))
         case PinFormat.ISO_3:
-            found = bytearray()
+            found = b""
             while len(found) < nibbles:
                 # Six values out of 256 come out evenly only below 252.
                 found += bytes(0xA + byte % 6 for byte in random(nibbles) if byte < 252)
-            return bytes(found[:nibbles])
+            return found[:nibbles]
         case PinFormat.ISO_4:
             behind = random(nibbles - _ISO_4_NIBBLES)
             return b"\x0a" * _ISO_4_NIBBLES + bytes(byte & 0xF for byte in behind)
