@@ -15,7 +15,7 @@ from typing import Final, Literal
 from gateway.errors import NotSent
 from gateway.settings.boarding import BoardedTerminal, BoardedTerminals
 from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
-from gateway.wire.dialect import Dialect
+from gateway.wire.dialect_spec import Dialect
 from gateway.wire.field_forms import Untranslatable
 from gateway.wire.id_patterns import MERCHANT_ID_CHARS_MAX, padded
 from gateway.wire.message import (

@@ -7,13 +7,13 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from gateway.errors import GatewayError
-from gateway.wire.dialect_meaning import Meaning, check_meaning, laid_over_tables
+from gateway.wire.dialect_meaning import check_meaning, laid_over_tables
 from gateway.wire.dialect_rules import (
     Found,
     Raw,
@@ -27,6 +27,7 @@ from gateway.wire.dialect_rules import (
     sound_types,
     with_defaults,
 )
+from gateway.wire.dialect_spec import Dialect, FieldInfo, Spec
 from gateway.wire.framing import FramingSpec
 
 SHIPPED = (
@@ -43,7 +44,18 @@ SHIPPED = (
     "visa_like",
 )
 
-Spec = dict[str, dict[str, Any]]
+__all__ = (
+    "SHIPPED",
+    "Dialect",
+    "DialectError",
+    "FieldInfo",
+    "Finding",
+    "Spec",
+    "dialect_of",
+    "load_dialect",
+    "load_dialects",
+    "shipped_dialects",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,36 +78,6 @@ class DialectError(GatewayError):
     def __init__(self, findings: Iterable[Finding]) -> None:
         self.findings = tuple(findings)
         super().__init__("\n".join(map(str, self.findings)))
-
-
-@dataclass(frozen=True, slots=True)
-class FieldInfo:
-    """What a dialect says of one field beyond its bytes: its name and its ISO 8583 type."""
-
-    number: int
-    name: str
-    type: str
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """How the messages of one link are written.
-
-    `spec` is pyiso8583's, with fields 2..128 as far as the dialect has them; in it `other_pads`,
-    which that library does not know, are the pads of an odd field that are read beside its own.
-    `frame` is how such messages are usually framed: a hint, as the settings of a link decide.
-    `sha256` changes exactly when the bytes that it writes could. `meaning` is what its values say,
-    for those who translate; the codec does not ask it.
-    """
-
-    name: str
-    title: str
-    spec: Spec
-    fields: Mapping[int, FieldInfo]
-    sha256: str
-    frame: FramingSpec
-    extends: str
-    meaning: Meaning = field(default_factory=Meaning)
 
 
 def shipped_dialects() -> dict[str, Dialect]:

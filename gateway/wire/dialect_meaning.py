@@ -14,6 +14,8 @@ Found = tuple[str, str]
 
 EDITION_1987: Final = "1987"
 EDITION_1993: Final = "1993"
+# What a field of 1993 was, read in the terms of 1987, is kept under its number plus this.
+NATIVE: Final = 1_000
 # Tables that only say what values mean; the bytes of a field do not depend on them.
 MEANING_TABLES: Final = (
     "meaning",

@@ -9,13 +9,12 @@ number is the same stays where it is, for `translation` to leave out.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from gateway.clock import utc
 from gateway.errors import EncodeError
 from gateway.wire.codec import Codec
 from gateway.wire.dialect import Dialect
-from gateway.wire.dialect_meaning import EDITION_1993, mapped
+from gateway.wire.dialect_meaning import EDITION_1993, NATIVE, mapped
 from gateway.wire.message import (
     AMOUNT,
     CONDITION_CODE,
@@ -29,9 +28,6 @@ from gateway.wire.message import (
     Message,
     kind_of,
 )
-
-# What a field of 1993 was is kept under its number plus this.
-NATIVE: Final = 1_000
 
 _SETTLEMENT_DATE = 15
 _FUNCTION = 24

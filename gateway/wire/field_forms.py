@@ -9,8 +9,8 @@ from enum import Enum, auto
 from typing import Final
 
 from gateway.errors import GatewayError
-from gateway.wire.dialect import Dialect
 from gateway.wire.dialect_meaning import EDITION_1993
+from gateway.wire.dialect_spec import Dialect
 from gateway.wire.message import EMV_DATA, ENTRY_MODE, ORIGINAL_DATA
 
 # A value in, the same one in another form out; raises ValueError, which says why not.

@@ -16,9 +16,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from gateway.wire.dialect import Dialect
-from gateway.wire.dialect_meaning import EDITION_1993, mapped
-from gateway.wire.editions import NATIVE
+from gateway.wire.dialect_meaning import EDITION_1993, NATIVE, mapped
+from gateway.wire.dialect_spec import Dialect
 from gateway.wire.field_forms import Convert, Untranslatable, conversion, forms_of
 from gateway.wire.message import (
     CONDITION_CODE,
