@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal
 
 import orjson
@@ -25,6 +26,10 @@ _COLOURS = {DEBUG: "\x1b[2m", INFO: "\x1b[32m", WARNING: "\x1b[33m", ERROR: "\x1
 _PLAIN = "\x1b[0m"
 
 
+class ClockFailed(Exception):
+    """The time of an event could not be read."""
+
+
 class EventLog:
     """Writes events, masked, to a sink, and tells those who subscribed."""
 
@@ -43,15 +48,20 @@ class EventLog:
         self._told_dropped = 0
         console = style == "console" or (style == "auto" and sink.is_terminal)
         colours = sink.is_terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
-        self._lines = _Lines(
+        self._clock = clock
+        self._times = _Times()
+        lines = _Lines(
             sink,
-            [_Stamp(clock), _Console(colours=colours) if console else _render_json],
+            [_Console(colours=colours) if console else _render_json],
             {"time": "", "level": "", "event": "", "node": node},
         )
         self._by_event = {
-            event: self._lines.bind(level=its_level, event=event.value)
+            event: lines.bind(level=its_level, event=event.value)
             for event, its_level in LEVELS.items()
         }
+        # Lines of the main path are made by the sink's thread, which keeps times of its own.
+        late = _Times()
+        self._late = {event: partial(self._line, event, late) for event in HOT}
         self.set_level(level)
 
     @property
@@ -72,21 +82,22 @@ class EventLog:
     def emit(self, event: Event, /, **fields: object) -> None:
         """Write an event, if its level is written, and tell the subscribers; never raises."""
         written = event in self._written
-        told = self._subscribers and event not in HOT
-        if not (written or told):
+        late = self._late.get(event)
+        if late is not None:
+            if written:
+                # Many lines at once cost a third of what they cost one by one amid other work.
+                self._sink.put(partial(late, fields, self._now_ms()))
+                self._look_for_trouble()
             return
-        try:
-            redact(fields)
-        except Exception as error:
-            fields = {"unloggable": type(error).__name__}
+        if not (written or self._subscribers):
+            return
+        _make_safe(fields)
         if written:
-            self._sink.put(self._line(event, fields))
+            self._sink.put(self._line(event, self._times, fields, self._now_ms()))
             if LEVELS[event] is ERROR:
                 self._sink.hurry()
-        if told:
-            self._tell(event, fields)
-        if self._sink.trouble and self._sink.has_room:
-            self._report_trouble()
+        self._tell(event, fields)
+        self._look_for_trouble()
 
     def reopen(self) -> None:
         """Open the log file anew by its name; returns at once."""
@@ -98,9 +109,13 @@ class EventLog:
             self._report_trouble()
         return self._sink.close(timeout_s)
 
-    def _line(self, event: Event, fields: dict[str, object]) -> bytes:
+    def _line(
+        self, event: Event, times: _Times, fields: dict[str, object], now_ms: int | None
+    ) -> bytes:
         try:
-            return self._by_event[event].line(fields)
+            if times is not self._times:
+                _make_safe(fields)
+            return self._by_event[event].line(times.text(now_ms), fields)
         except Exception as error:
             # Values are tame by now, so this is a clock that failed or a bug; say that much.
             return json_line(
@@ -111,6 +126,12 @@ class EventLog:
                 }
             )
 
+    def _now_ms(self) -> int | None:
+        try:
+            return self._clock.wall_ms()
+        except Exception:
+            return None
+
     def _tell(self, event: Event, fields: Mapping[str, object]) -> None:
         for subscriber in self._subscribers:
             try:
@@ -119,6 +140,10 @@ class EventLog:
                 self._write(
                     Event.HANDLER_FAILED, {"where": "subscriber", "reason": type(error).__name__}
                 )
+
+    def _look_for_trouble(self) -> None:
+        if self._sink.trouble and self._sink.has_room:
+            self._report_trouble()
 
     def _report_trouble(self) -> None:
         failure = self._sink.take_trouble()
@@ -135,38 +160,42 @@ class EventLog:
 
     def _write(self, event: Event, fields: dict[str, object]) -> None:
         # Whatever the level: that the log has gaps must be in the log.
-        self._sink.put(self._line(event, fields))
+        self._sink.put(self._line(event, self._times, fields, self._now_ms()))
 
 
 class _Lines(structlog.BoundLoggerBase):
     """A structlog logger, bound to an event; its one method returns the line."""
 
-    def line(self, fields: dict[str, object]) -> bytes:
-        arguments, _ = self._process_event("", None, fields)
+    def line(self, time: str, fields: dict[str, object]) -> bytes:
+        arguments, _ = self._process_event("", None, {"time": time, **fields})
         line: bytes = arguments[0]
         return line
 
 
-class _Stamp:
-    """Puts the time into an event."""
+class _Times:
+    """Milliseconds as text; under load many events share theirs, and nearly all their second."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._now_ms = -1
         self._second = self._text = ""
 
-    def __call__(
-        self, _: object, __: str, event: structlog.typing.EventDict
-    ) -> structlog.typing.EventDict:
-        now_ms = self._clock.wall_ms()
+    def text(self, now_ms: int | None) -> str:
+        if now_ms is None:
+            raise ClockFailed
         if now_ms != self._now_ms:
-            # Under load many events share their millisecond, and nearly all their second.
             if now_ms // 1000 != self._now_ms // 1000:
                 self._second = iso_time(now_ms)[:-4]
             self._text = f"{self._second}{now_ms % 1000:03d}Z"
             self._now_ms = now_ms
-        event["time"] = self._text
-        return event
+        return self._text
+
+
+def _make_safe(fields: dict[str, object]) -> None:
+    try:
+        redact(fields)
+    except Exception as error:
+        fields.clear()
+        fields["unloggable"] = type(error).__name__
 
 
 def _render_json(_: object, __: str, event: structlog.typing.EventDict) -> bytes:

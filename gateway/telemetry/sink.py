@@ -7,11 +7,15 @@ import os
 import select
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 POLL_S = 0.05
 BATCH_LINES_MAX = 1_000
 STDERR = 2
+
+# A line, or what makes it: called in the thread, it raises nothing.
+Line = bytes | Callable[[], bytes]
 
 
 class LineSink:
@@ -34,7 +38,7 @@ class LineSink:
         self._descriptor = descriptor if file is None else _open(file)
         self._lines_max = lines_max
         self._poll_s = poll_s
-        self._lines: deque[bytes] = deque()
+        self._lines: deque[Line] = deque()
         self._refused = 0  # the queue was full; counted by those who put
         self._lost = 0  # the write failed; counted by the thread
         self._failure = ""
@@ -46,7 +50,7 @@ class LineSink:
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
-    def put(self, line: bytes) -> None:
+    def put(self, line: Line) -> None:
         """Queue a line, which ends with its newline; counted and dropped where there is no room."""
         if len(self._lines) < self._lines_max and not self._stopping:
             self._lines.append(line)
@@ -107,7 +111,8 @@ class LineSink:
                 self._open_again()
             while self._lines:
                 count = min(len(self._lines), BATCH_LINES_MAX)
-                self._write(b"".join([self._lines.popleft() for _ in range(count)]))
+                lines = [self._lines.popleft() for _ in range(count)]
+                self._write(b"".join([one if isinstance(one, bytes) else one() for one in lines]))
             if stopping:
                 if self._file is not None:
                     os.close(self._descriptor)

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.clock import iso_time
 from gateway.telemetry.events import ALARMS, CLEARS, HOT, LEVELS, Event
 from gateway.telemetry.log import EventLog, Level, Style
-from gateway.telemetry.sink import LineSink
+from gateway.telemetry.sink import Line, LineSink
 
 NOW_MS = 1_795_293_234_125
 PAN = "4111111111111111"
@@ -35,8 +36,8 @@ class ListSink(LineSink):
         self.trouble = False
         self._terminal = is_terminal
 
-    def put(self, line: bytes) -> None:
-        self.lines.append(line)
+    def put(self, line: Line) -> None:
+        self.lines.append(line if isinstance(line, bytes) else line())
 
     def hurry(self) -> None:
         pass
@@ -215,6 +216,27 @@ def test_a_subscriber_that_fails_is_told_and_stops_nobody() -> None:
     assert PAN.encode() not in b"".join(sink.lines)
 
 
+def test_a_line_of_the_main_path_is_made_when_it_is_written_and_says_when_it_happened() -> None:
+    class Kept(ListSink):
+        def __init__(self) -> None:
+            super().__init__()
+            self.makers: list[Callable[[], bytes]] = []
+
+        def put(self, line: Line) -> None:
+            assert not isinstance(line, bytes)
+            self.makers.append(line)
+
+    sink = Kept()
+    log = log_to(sink)
+    log.emit(Event.TRANSACTION, terminal="T1", note="4761730000000011")
+    assert sink.lines == []
+    (make,) = sink.makers
+    line = make()
+    assert b"4761730000000011" not in line
+    assert json.loads(line)["terminal"] == "T1"
+    assert json.loads(line)["time"] == iso_time(NOW_MS)
+
+
 def test_a_failing_clock_does_not_reach_the_caller() -> None:
     class NoClock(StillClock):
         def wall_ms(self) -> int:
@@ -225,7 +247,7 @@ def test_a_failing_clock_does_not_reach_the_caller() -> None:
     assert json.loads(sink.lines[0]) == {
         "level": "info",
         "event": "node_ready",
-        "unloggable": "RuntimeError",
+        "unloggable": "ClockFailed",
     }
 
 
