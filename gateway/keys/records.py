@@ -98,3 +98,8 @@ def terminal_owner(terminal_id: str) -> str:
 def upstream_owner(name: str) -> str:
     """The owner of the keys shared with an upstream."""
     return f"upstream:{name}"
+
+
+def transport_owner(name: str) -> str:
+    """The owner of a master key that keys travel under in bulk: a maker's, a key house's."""
+    return f"transport:{name}"

@@ -29,6 +29,14 @@ RELOADABLE = frozenset(
         "lockout",
         "backup",
         "sealing",
+        "keys.kek_next",
+        "keys.overlap_s",
+        "keys.lifetime_days",
+        "keys.warn_days",
+        "keys.step_rows",
+        "keys.pause_ms",
+        "keys.component_wait_s",
+        "keys.different_operators",
         "log.level",
     )
 )

@@ -37,6 +37,10 @@ class Event(StrEnum):
     CRL_FAILED = "crl_failed"
     CRL_STALE = "crl_stale"
     CERTIFICATE_EXPIRING = "certificate_expiring"
+    # keys
+    KEY_EXPIRING = "key_expiring"
+    KEY_DESTROYED = "key_destroyed"
+    KEK_CHANGED = "kek_changed"  # the key-encryption key, by `gateway keys rewrap`
     # identity and decisions
     IDENTITY_REFUSED = "identity_refused"
     SIGHTING = "sighting"  # of who is blocked or suspended
@@ -118,6 +122,7 @@ _OTHER_LEVELS = {
         Event.DEADLINE_PASSED,
         Event.CRL_STALE,
         Event.CERTIFICATE_EXPIRING,
+        Event.KEY_EXPIRING,
         Event.IDENTITY_REFUSED,
         Event.REQUEST_REFUSED,
         Event.MAC_FAILED,
@@ -171,6 +176,7 @@ ALARMS = frozenset(
         Event.CRL_FAILED,
         Event.CRL_STALE,
         Event.CERTIFICATE_EXPIRING,
+        Event.KEY_EXPIRING,
         Event.MAC_FAILED,
         Event.LOCKED_OUT,
         Event.KEYS_REFUSED,
