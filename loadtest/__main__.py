@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_
-import signal
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import SystemRandom
-from typing import Annotated, Literal, NoReturn, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-import apsw
 import trio
 import typer
 
@@ -25,9 +21,8 @@ from loadtest.acquirer import (
     run_acquirer,
     serving_tls,
 )
-from loadtest.addresses import HostPort, NotLoopback, loopback
+from loadtest.addresses import HostPort, loopback
 from loadtest.chaos import ChaosOptions, run_chaos
-from loadtest.chaos_actors import UnexpectedEnd
 from loadtest.chaos_plan import plan_of
 from loadtest.control import ControlError, ask
 from loadtest.demo import DemoOptions, run_demo
@@ -37,9 +32,10 @@ from loadtest.failover import FailoverOptions, run_failover
 from loadtest.failover_cases import BY_NAME, CASES
 from loadtest.failover_result import told
 from loadtest.fleet import CONNECT_S, Fleet, FleetOptions, terminal_names
-from loadtest.processes import ChildFailed
 from loadtest.reconcile import reconcile_files
-from loadtest.show import CannotShow, run_show
+from loadtest.run.command import run_scenario
+from loadtest.running import FAILED, fail, print_json, print_line, run_told, say, unless_stopped
+from loadtest.show import run_show
 from loadtest.switches import BadSwitch, Switches
 from loadtest.terminal import Behaviour
 from loadtest.wire import Wire, shipped_wire
@@ -52,8 +48,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-_FAILED, _USAGE = 1, 2
+app.command("run")(run_scenario)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Control = Annotated[Path, typer.Argument(metavar="SOCKET", help="The acquirer's control socket.")]
@@ -106,7 +101,7 @@ def acquirer(
         elif listen is not None and certificate is not None:
             tls = serving_tls(certificate, key or certificate, client_ca=ca)
     except (GatewayError, OSError) as error:
-        _fail(str(error))
+        fail(str(error))
     options = AcquirerOptions(
         name=name,
         address=_address(listen or call or ""),
@@ -119,7 +114,7 @@ def acquirer(
         tls=tls,
         seed=seed,
     )
-    _print_json(_told(partial(run_acquirer, options=options)))
+    print_json(run_told(partial(run_acquirer, options=options)))
 
 
 @app.command()
@@ -128,9 +123,9 @@ def switch(*, control: Control, switches: SwitchArguments = None, json: AsJson =
     try:
         answer = trio.run(ask, control, _pairs(switches))
     except ControlError as error:
-        _fail(str(error))
+        fail(str(error))
     if json:
-        _print_json(answer)
+        print_json(answer)
         return
     for part in ("switches", "counts"):
         typer.echo("  ".join(f"{name}={_plain(value)}" for name, value in answer[part].items()))
@@ -194,9 +189,9 @@ def terminals(
             fleet.close()
         return {"settled": settled, **fleet.outcomes}
 
-    summary = _told(sell)
-    _print_json(summary)
-    raise typer.Exit(0 if summary["settled"] else _FAILED)
+    summary = run_told(sell)
+    print_json(summary)
+    raise typer.Exit(0 if summary["settled"] else FAILED)
 
 
 @app.command()
@@ -216,9 +211,9 @@ def reconcile(
         named = {str(path): path for path in acquirers}
     result = reconcile_files(terminals, named)
     for disagreement in result.disagreements[:limit]:
-        _say(str(disagreement))
-    _print_json(result.summary())
-    raise typer.Exit(0 if result.agrees else _FAILED)
+        say(str(disagreement))
+    print_json(result.summary())
+    raise typer.Exit(0 if result.agrees else FAILED)
 
 
 @app.command()
@@ -232,15 +227,15 @@ def demo(
 ) -> None:
     """Gateway, two acquirers and terminals for some seconds; exit 0 only if all ledgers agree."""
     options = DemoOptions(seconds=seconds, terminals=terminals, purchases_per_s=rate, seed=seed)
-    result = _told(partial(_unless_stopped, partial(run_demo, options, _say)))
+    result = run_told(partial(unless_stopped, partial(run_demo, options, say)))
     if result is None:
-        _fail("stopped before its end")
+        fail("stopped before its end")
     summary = result.reconciliation.summary()
     if json:
-        _print_json(summary)
+        print_json(summary)
     else:
         typer.echo("  ".join(f"{name} {value}" for name, value in summary.items()))
-    raise typer.Exit(0 if result.passed else _FAILED)
+    raise typer.Exit(0 if result.passed else FAILED)
 
 
 @app.command()
@@ -251,9 +246,9 @@ def show(
     """Play a configuration on this machine: gateway, acquirers, three terminals that buy."""
 
     async def play(stop: trio.Event) -> None:
-        await run_show(config, _print_line, stop)
+        await run_show(config, print_line, stop)
 
-    _told(play)
+    run_told(play)
 
 
 @app.command()
@@ -277,14 +272,14 @@ def chaos(
     seed = SystemRandom().randrange(1, 1_000_000) if seed is None else seed
     if plan:
         for line in plan_of(seed, seconds=seconds).lines():
-            _print_line(line)
+            print_line(line)
         return
     _checked(switches)
     if full_disk:
         try:
             keep_mounts_private()
         except NoDisk as error:
-            _say(f"the gateway's disk will not be full in this run: {error}")
+            say(f"the gateway's disk will not be full in this run: {error}")
             full_disk = False
     options = ChaosOptions(
         seconds=seconds,
@@ -295,15 +290,15 @@ def chaos(
         full_disk=full_disk,
         switches=tuple(switches or ()),
     )
-    result = _told(partial(_unless_stopped, partial(run_chaos, options, _say)))
+    result = run_told(partial(unless_stopped, partial(run_chaos, options, say)))
     if result is None:
-        _fail("stopped before its end")
+        fail("stopped before its end")
     summary = result.summary()
     if json:
-        _print_json(summary)
+        print_json(summary)
     else:
         typer.echo("  ".join(f"{name} {value}" for name, value in summary.items()))
-    raise typer.Exit(0 if result.passed else _FAILED)
+    raise typer.Exit(0 if result.passed else FAILED)
 
 
 Edits = Annotated[int, typer.Option(min=1, max=100_000)]
@@ -319,7 +314,7 @@ def cutoff(
 ) -> None:
     """Block one terminal after the other while others buy: how soon each is cut off."""
     options = EditOptions(count=trials, terminals=terminals, rate=rate)
-    _report(_told(lambda _: run_cutoff(options, _say)), json=json)
+    _report(run_told(lambda _: run_cutoff(options, say)), json=json)
 
 
 @app.command()
@@ -332,17 +327,17 @@ def swaps(
 ) -> None:
     """Put one configuration after the other in force under load; exit 0 if each decision fits."""
     options = EditOptions(count=swaps, terminals=terminals, rate=rate)
-    _report(_told(lambda _: run_swaps(options, _say)), json=json)
+    _report(run_told(lambda _: run_swaps(options, say)), json=json)
 
 
 def _report(found: CutOff | Swapped, *, json: bool) -> None:
     told = found.to_json()
     if json:
-        _print_json(told)
+        print_json(told)
     else:
         for name, value in told.items():
-            _print_line(f"{name:<20} {value}")
-    raise typer.Exit(0 if found.passed else _FAILED)
+            print_line(f"{name:<20} {value}")
+    raise typer.Exit(0 if found.passed else FAILED)
 
 
 @app.command()
@@ -394,77 +389,16 @@ def failover(
         seed=seed,
     )
     cases = CASES if "all" in wanted else [BY_NAME[name] for name in wanted]
-    results = _told(partial(_unless_stopped, partial(run_failover, cases, options, _say)))
+    results = run_told(partial(unless_stopped, partial(run_failover, cases, options, say)))
     if results is None:
-        _fail("stopped before its end")
+        fail("stopped before its end")
     passed = all(result.passed for result in results)
     if json:
-        _print_json({"passed": passed, "cases": [result.summary() for result in results]})
+        print_json({"passed": passed, "cases": [result.summary() for result in results]})
     else:
         for result in results:
-            _print_line(told(result))
-    raise typer.Exit(0 if passed else _FAILED)
-
-
-# --- running -------------------------------------------------------------------------------------
-
-
-async def _until_signalled(run: Callable[[trio.Event], Awaitable[T]]) -> T:
-    """What `run` returns; the event it is given is set by SIGTERM and SIGINT."""
-    stop = trio.Event()
-
-    async def listen(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            task_status.started()
-            async for _ in signals:
-                stop.set()
-
-    async with trio.open_nursery() as nursery:
-        await nursery.start(listen)
-        result = await run(stop)
-        nursery.cancel_scope.cancel()
-    return result
-
-
-async def _unless_stopped(run: Callable[[], Awaitable[T]], stop: trio.Event) -> T | None:
-    """What `run` returns, or None where it was cancelled since `stop` came first."""
-    result: T | None = None
-    async with trio.open_nursery() as nursery:
-
-        async def cancel() -> None:
-            await stop.wait()
-            nursery.cancel_scope.cancel()
-
-        nursery.start_soon(cancel)
-        result = await run()
-        nursery.cancel_scope.cancel()
-    return result
-
-
-def _told(run: Callable[[trio.Event], Awaitable[T]]) -> T:
-    """What `run` returns; what cannot be done is told in plain words, and the exit status is 1."""
-    try:
-        return trio.run(_until_signalled, run)
-    except* (
-        ChildFailed,
-        UnexpectedEnd,
-        CannotShow,
-        NotLoopback,
-        GatewayError,
-        OSError,
-        apsw.Error,
-    ) as group:
-        for error in _leaves(group):
-            _say(f"loadtest: {error}")
-    raise typer.Exit(_FAILED)
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    return [
-        leaf
-        for error in group.exceptions
-        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    ]
+            print_line(told(result))
+    raise typer.Exit(0 if passed else FAILED)
 
 
 # --- arguments -----------------------------------------------------------------------------------
@@ -531,24 +465,6 @@ def _ca_beside(certs: Path | None) -> Path | None:
 
 def _plain(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _print_json(value: object) -> None:
-    _print_line(json_.dumps(value))
-
-
-def _print_line(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
-
-
-def _fail(text: str) -> NoReturn:
-    _say(f"loadtest: {text}")
-    raise typer.Exit(_FAILED)
 
 
 if __name__ == "__main__":
