@@ -49,6 +49,10 @@ class InDoubt(LinkError):
     """Some bytes may have left: never resend, owe a reversal."""
 
 
+class AnswerNotBelieved(InDoubt):
+    """An answer came whose MAC is wrong: it may be anybody's."""
+
+
 # --- our own house ----------------------------------------------------------------------------
 
 

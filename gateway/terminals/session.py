@@ -45,11 +45,12 @@ _EVENT_OF_KIND = {
 class Session:
     """One terminal on one connection: who it proved to be, and whether it is signed on."""
 
-    __slots__ = ("caller", "state")
+    __slots__ = ("bad_macs", "caller", "state")
 
     def __init__(self, caller: Caller) -> None:
         self.caller = caller
         self.state = SessionState.FRESH
+        self.bad_macs = 0  # messages whose MAC was wrong or missing
 
     def identified(self, device: Device) -> None:
         """A message was identified; on a lone terminal's connection only this device may follow."""

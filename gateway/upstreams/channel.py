@@ -10,13 +10,22 @@ from typing import Protocol
 import outcome
 import trio
 
-from gateway.errors import EncodeError, FrameError, InDoubt, NotSent, ParseError
+from gateway.errors import (
+    AnswerNotBelieved,
+    EncodeError,
+    FrameError,
+    InDoubt,
+    KeyUnavailable,
+    NotSent,
+    ParseError,
+)
 from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
 from gateway.telemetry.events import Emit, Event
 from gateway.upstreams.correlation import Match, Pending, PendingTable
+from gateway.upstreams.zone_keys import ZoneKeys
 from gateway.wire.codec import Codec
 from gateway.wire.framing import FrameReader, FramingSpec, encode_frame
-from gateway.wire.message import Message, response_mti
+from gateway.wire.message import Message, printable, response_mti
 
 _NETWORK = "8"  # the second digit of a network message's MTI
 _ASKED_BY_US_MAX = 16  # network messages without an answer
@@ -47,17 +56,24 @@ OnAnswer = Callable[[Message], None]
 
 
 class Wire:
-    """How the messages of an upstream become frames on its links, and back."""
+    """How the messages of an upstream become frames on its links, and back.
 
-    def __init__(self, settings: UpstreamSettings, codec: Codec) -> None:
+    `zone` makes their MACs; None: they have none.
+    """
+
+    def __init__(
+        self, settings: UpstreamSettings, codec: Codec, zone: ZoneKeys | None = None
+    ) -> None:
         self.codec = codec
+        self.zone = zone
         self.framing = FramingSpec(**settings.framing.model_dump())
         self._tpdu = bytes.fromhex(settings.tpdu) if settings.framing.tpdu else b""
         self._header = bytes.fromhex(settings.header)
 
     def frame(self, message: Message) -> bytes:
-        """Raises EncodeError and FrameError."""
-        return encode_frame(self.framing, self.codec.encode(message), self._tpdu, self._header)
+        """Raises EncodeError, FrameError and, where there are MACs, KeyUnavailable."""
+        body = self.codec.encode(message) if self.zone is None else self.zone.body(message)
+        return encode_frame(self.framing, body, self._tpdu, self._header)
 
 
 class Channel:
@@ -115,7 +131,7 @@ class Channel:
         """
         try:
             frame = self._wire.frame(request)
-        except (EncodeError, FrameError) as error:
+        except (EncodeError, FrameError, KeyUnavailable) as error:
             raise NotSent(f"cannot be written for link {self.name}: {error}") from error
         if self._ended or self._pending.full:
             raise NotSent(f"link {self.name} is gone or full")
@@ -140,13 +156,13 @@ class Channel:
         if len(self._asked) >= _ASKED_BY_US_MAX:
             del self._asked[next(iter(self._asked))]
         self._asked[request.stan] = on_answer
-        self._say(request)
+        self.say(request)
 
-    def _say(self, message: Message) -> None:
+    def say(self, message: Message) -> None:
         """Send a network message, or tell why it cannot be written in this dialect."""
         try:
             frame = self._wire.frame(message)
-        except (EncodeError, FrameError) as error:
+        except (EncodeError, FrameError, KeyUnavailable) as error:
             self._emit(
                 Event.LINK_FAILED,
                 link=self.name,
@@ -275,11 +291,15 @@ class Channel:
                 raise FrameError(str(reader.error))
 
     def _take(self, message: Message) -> None:
+        zone = self._wire.zone
+        if zone is not None and not zone.trusts(message):
+            self._distrusted(message)
+            return
         if message.is_request:
             answer = self._owner.asked_by_acquirer(message)
             # One that asks and takes no answers must not have them heaped up here.
             if answer is not None and self.unsent < _UNSENT_MAX + len(self._pending):
-                self._say(answer)
+                self.say(answer)
             return
         if message.mti[1:2] == _NETWORK:
             on_answer = self._asked.pop(message.stan, None)
@@ -301,6 +321,27 @@ class Channel:
             )
         else:
             self._owner.unmatched(message)
+
+    def _distrusted(self, message: Message) -> None:
+        """Its MAC is wrong: what it says may be anybody's word, and an approval as well as a no.
+
+        Who waits for it learns that it is in doubt; the acquirer's own answer may yet come late.
+        """
+        self._emit(
+            Event.MAC_FAILED,
+            link=self.name,
+            mti=printable(message.mti),
+            stan=printable(message.stan),
+            reason="wrong" if 64 in message or 128 in message else "missing",
+        )
+        if message.is_request or message.mti[1:2] == _NETWORK:
+            return
+        matched = self._pending.match(message)
+        if isinstance(matched, Pending):
+            self._owner.gave_up(matched, timed_out=False)
+            self._left()
+            doubt = AnswerNotBelieved(f"the MAC of its answer on link {self.name} is wrong")
+            self._wake(matched, outcome.Error(doubt))
 
     async def _expire(self) -> None:
         """Give up the requests whose answer has not come in time."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from math import inf
 from typing import NoReturn, Protocol
 
@@ -19,18 +21,17 @@ from gateway.upstreams.latencies import Latencies
 from gateway.upstreams.link_health import LinkHealth
 from gateway.upstreams.network import NetworkMessages, accepted
 from gateway.upstreams.protocol import CONNECTED, LinkEvent, LinkLife, LinkState
+from gateway.upstreams.zone_keys import ZoneKeys
 from gateway.wire.codec import Codec
 from gateway.wire.message import MERCHANT_ID, TERMINAL_ID, Kind, Message
 
 Connect = Callable[[], Awaitable[trio.abc.Stream]]
-# Sends a network message and returns its answer; None: there was none in time.
-AskNetwork = Callable[[Message], Awaitable[Message | None]]
-# Agrees on new working keys over a link; returns whether there are some.
-AgreeKeys = Callable[[AskNetwork], Awaitable[bool]]
 
 _APPROVED = "00"
+_FAULT = "96"
 _NOT_SUPPORTED = "40"
 _STANS = 1_000_000
+_KEY_CHANGES_MAX = 8  # of the acquirer's that wait; it repeats what is not answered
 
 S, E = LinkState, LinkEvent
 
@@ -80,11 +81,13 @@ class Link:
         clock: Clock,
         emit: Emit,
         random: Callable[[], float],
-        agree_keys: AgreeKeys | None = None,
+        zone: ZoneKeys | None = None,
     ) -> None:
         self.name = name
         self._settings = settings
-        self._wire = Wire(settings, codec)
+        self._zone = zone
+        makes_macs = zone is not None and zone.makes_macs
+        self._wire = Wire(settings, codec, zone if makes_macs else None)
         self._network = NetworkMessages(settings.network)
         self._connect = connect
         self._connect_s = inf if settings.listen else settings.connect_s
@@ -92,12 +95,13 @@ class Link:
         self._clock = clock
         self._emit = emit
         self._random = random
-        self._agree_keys = agree_keys
+        self._key_changes: deque[Message] = deque(maxlen=_KEY_CHANGES_MAX)
+        self._key_change_came = trio.Event()
         self.life = LinkLife(
             backoff=settings.backoff,
             # Where each terminal signs on by itself, the link has nothing to sign on.
             sign_on=settings.network.sign_on and settings.knows_terminals == "as_one_host",
-            keys=agree_keys is not None,
+            keys=zone is not None and zone.agrees_at_start,
             prove=settings.network.prove,
             now_s=0.0,
         )
@@ -154,7 +158,11 @@ class Link:
             return False
         own = {TERMINAL_ID: terminal_id, MERCHANT_ID: merchant_id}
         answer = await self._ask(channel, self._request(Kind.SIGN_ON).changed(own))
-        return answer is not None and accepted(answer)
+        if answer is None or not accepted(answer):
+            return False
+        if self._zone is not None and self._zone.by_terminal:
+            return await self._zone.take(answer, terminal_id)
+        return True
 
     # --- its life -------------------------------------------------------------------------
 
@@ -222,6 +230,8 @@ class Link:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._until_closed, channel, nursery.cancel_scope)
                     nursery.start_soon(self._watch, channel)
+                    if self._zone is not None and self._zone.takes_keys:
+                        nursery.start_soon(self._change_keys, self._zone, channel)
                     while self.life.state in CONNECTED:
                         with trio.CancelScope() as self._step:
                             await self._take_step(channel)
@@ -290,10 +300,28 @@ class Link:
         self._owner.link_changed(self)
 
     async def _agree(self, channel: Channel) -> None:
-        agreed = False
-        if self._agree_keys is not None:
-            agreed = await self._agree_keys(lambda message: self._ask(channel, message))
+        agreed = self._zone is not None and await self._zone.agree(
+            partial(self._ask_for_keys, channel)
+        )
         self.steer(E.KEYS_AGREED if agreed else E.KEYS_REFUSED)
+
+    async def _ask_for_keys(self, channel: Channel) -> Message | None:
+        return await self._ask(channel, self._request(Kind.KEY_CHANGE))
+
+    async def _change_keys(self, zone: ZoneKeys, channel: Channel) -> None:
+        """Take the keys that the acquirer brings by itself, or ask for some where it wants that."""
+        while True:
+            self._key_change_came = trio.Event()
+            while self._key_changes:
+                message = self._key_changes.popleft()
+                bare = zone.without_keys(message)
+                if zone.brings_keys(message):
+                    taken = await zone.take(message)
+                    channel.say(network_answer(bare, _APPROVED if taken else _FAULT))
+                else:
+                    channel.say(network_answer(bare, _APPROVED))
+                    await zone.agree(partial(self._ask_for_keys, channel))
+            await self._key_change_came.wait()
 
     def _tell(self, answer: Message | None, *, yes: LinkEvent, no: LinkEvent) -> None:
         if answer is None:
@@ -401,5 +429,8 @@ class Link:
                 self.steer(E.ACQUIRER_SIGNED_OFF)
                 return network_answer(message, _APPROVED)
             case Kind.KEY_CHANGE:
-                return network_answer(message, _NOT_SUPPORTED)
+                if self._zone is None or not self._zone.takes_keys:
+                    return network_answer(message, _NOT_SUPPORTED)
+                self._key_changes.append(message)
+                self._key_change_came.set()
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 from functools import partial
@@ -12,7 +12,8 @@ from typing import Any
 import trio
 
 from gateway.clock import Clock
-from gateway.errors import NotSent, StoreError
+from gateway.errors import KeyUnavailable, NotSent, StoreError
+from gateway.keys.message_security import PinKey
 from gateway.settings.boarding import BoardedTerminals
 from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
 from gateway.telemetry.events import Emit, Event
@@ -28,6 +29,7 @@ from gateway.upstreams.protocol import LinkEvent
 from gateway.upstreams.sign_ons import SignOns
 from gateway.upstreams.stan import StanRing
 from gateway.upstreams.upstream_health import ISSUER_UNAVAILABLE, SYSTEM_FAULT, UpstreamHealth
+from gateway.upstreams.zone_keys import KeyMeans, ZoneKeys
 from gateway.wire.codec import Codec
 from gateway.wire.dialect import Dialect
 from gateway.wire.message import FOLLOWING_KINDS, PAN, TRACK_2, Kind, Message, printable
@@ -88,10 +90,14 @@ class Upstream:
         reserve_stans: ReserveStans,
         on_answered: OnAnswered,
         connect_with: Callable[[str], Connect] | None = None,
+        keys: KeyMeans | None = None,
     ) -> None:
+        """`keys` are what keys shared with it are used with; None: there are none."""
         settings = means.settings
         self.name = settings.name
         self._sign_ons: SignOns | None = None
+        self._keys = keys
+        self.zone: ZoneKeys | None = None
         self._use(means)
         self.stans = StanRing(late_max_ms=round(settings.late_max_s * 1000))
         self.control = Control.ENABLED
@@ -127,6 +133,9 @@ class Upstream:
         self.settings = settings
         self.codec = means.codec
         self.adaptation = Adaptation(settings, means.terminals, means.dialects)
+        if self._keys is not None:
+            self.zone = ZoneKeys(settings, means.codec, self._keys)
+        self._encrypts = self.zone is not None and self.zone.encrypts
         self._tls = means.tls
         self._answer_s = settings.answer_s_by_kind
         one_by_one = settings.network.sign_on and settings.knows_terminals == "one_by_one"
@@ -155,6 +164,7 @@ class Upstream:
                 clock=self._clock,
                 emit=self._emit,
                 random=self._random,
+                zone=self.zone,
             )
             for where, connect in ways
             for number in range(1, settings.links + 1)
@@ -237,15 +247,42 @@ class Upstream:
             try:
                 if self._sign_ons is not None:
                     await self._signed_on(self._sign_ons, link, request)
-                answer = await link.ask(request, transaction_id=transaction_id, answer_s=answer_s)
+                sent = self._encrypted(request) if self._encrypts else request
+                answer = await link.ask(sent, transaction_id=transaction_id, answer_s=answer_s)
             except NotSent:
                 tried.add(link)
                 continue
+            if sent is not request and self.zone is not None:
+                answer = self.zone.decrypted(answer, clear=request, sent=sent)
             self._judge(request, answer, asked_s)
             return answer
         if probes:
             self.health.released()
         raise NotSent(f"upstream {self.name} has no link that is up")
+
+    async def with_pin(self, request: Message, pins: Sequence[PinKey], pan: str) -> Message:
+        """The request with its PIN block as this upstream takes it; `pins` are what it may be
+        under, and `pan` is its card.
+
+        Raises NotSent, MalformedPin, and KeyUnavailable where it cannot be handed on.
+        """
+        if self.zone is None:
+            return request
+        if self._sign_ons is not None and self.zone.by_terminal:
+            link = self._best(set())
+            if link is None:
+                raise NotSent(f"upstream {self.name} has no link that is up")
+            await self._signed_on(self._sign_ons, link, request)
+        return self.zone.with_pin(request, pins, pan)
+
+    def _encrypted(self, request: Message) -> Message:
+        """The request with its data under the key that the upstream knows. Raises NotSent."""
+        if self.zone is None:
+            return request
+        try:
+            return self.zone.encrypted(request)
+        except KeyUnavailable as error:
+            raise NotSent(f"upstream {self.name}: {error}") from None
 
     def _still_takes(self, kind: Kind, now_s: float) -> bool:
         """Whether this is the request that proves it. Raises NotSent where it may have none, which

@@ -41,12 +41,11 @@ class MacPlace:
     def covered(self, message: Message) -> Covered | None:
         """What the MAC of a received message is over, byte for byte; None where it has none.
 
-        A DE64 that other fields follow is none.
+        It is the last that was received: a DE64 that other fields follow is none, and what stands
+        in its place verifies as little as any other bytes.
         """
         fields, raw = message.fields, message.raw
         if (PRIMARY not in fields and SECONDARY not in fields) or len(raw) <= self._width:
-            return None
-        if max(fields) not in (PRIMARY, SECONDARY):
             return None
         mac = raw[-self._width :]
         if self._text:

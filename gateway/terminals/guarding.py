@@ -1,0 +1,428 @@
+"""Guarding: what keys ask of a terminal's message, and do to its answer, by the device's profile.
+
+The MAC comes first, over the bytes as they were received. Who is not signed on may report and undo
+what was done, and hear an answer again, but do nothing new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+from gateway.clock import Clock
+from gateway.errors import KeyUnavailable, StoreError
+from gateway.keys.key_table import KeyTable
+from gateway.keys.message_security import MacScheme, MessageSecurity, PinFormat, PinKey
+from gateway.keys.records import GATEWAY, KeyPurpose, StoredKey, StoredKeyState, terminal_owner
+from gateway.policy.decide import Refused
+from gateway.policy.response_codes import CodeSet, Reason
+from gateway.settings.schema_keys_use import Lockout as LockoutSettings
+from gateway.settings.schema_keys_use import ProfileKeys, TerminalData, TerminalPin, WorkingKeys
+from gateway.settings.schema_policy import Profile
+from gateway.settings.schema_terminals import Listener as ListenerSettings
+from gateway.store.store import Device
+from gateway.telemetry.events import Emit, Event
+from gateway.terminals.key_service import Age, KeyService
+from gateway.terminals.lockout import LockedOut, Lockout
+from gateway.terminals.session import Session
+from gateway.transactions import replies
+from gateway.transactions.duplicates import batch_of
+from gateway.wire.codec import Codec
+from gateway.wire.data_blocks import track_block, whole_decrypted
+from gateway.wire.macs import MacPlace
+from gateway.wire.message import (
+    ADVICE_KINDS,
+    NETWORK_KINDS,
+    PIN_BLOCK,
+    Kind,
+    Message,
+    printable,
+)
+from gateway.wire.requirements import SIGN_ON_AGAIN, with_requirement
+from gateway.wire.working_keys import as_value, is_binary
+
+_APPROVED = "00"
+_NOTHING = ProfileKeys()
+_TRACK_KEY_WANTED = "004"  # the end of DE60: a data key besides
+_CODES_WITHOUT_IT = ("001", "003")
+_SECURITY_CONTROL = 53
+_PRIVATE = 60
+# What reports or undoes what was done passes by its MAC alone.
+_NO_SESSION_NEEDED = ADVICE_KINDS | {Kind.REVERSAL}
+_NO_POLICY = (Kind.SETTLEMENT, Kind.BATCH_UPLOAD)
+
+
+class Checked:
+    """What became of a message when keys were asked of it.
+
+    `refused` is told its sender at once; `withheld` unless it turns out to be a repeat, which is
+    answered as it was. `reply` is the answer where there is one already.
+    """
+
+    __slots__ = (
+        "key",
+        "message",
+        "pins",
+        "refused",
+        "reply",
+        "requirement",
+        "rule",
+        "scheme",
+        "withheld",
+    )
+
+    def __init__(self, message: Message) -> None:
+        self.message = message  # with its data in the clear
+        self.refused: Reason | None = None
+        self.rule = ""
+        self.withheld: Refused | None = None
+        self.reply: Message | None = None
+        self.key: StoredKey | None = None  # its answer has a MAC under it
+        self.scheme: MacScheme | None = None
+        self.requirement = 0  # in the header of the answer
+        self.pins: Sequence[PinKey] = ()  # what its PIN block may be under, the likeliest first
+
+    def refuse(self, reason: Reason, rule: str) -> Checked:
+        self.refused, self.rule = reason, rule
+        return self
+
+    def header(self, header: bytes, code_set: CodeSet) -> bytes:
+        """The header of the answer: UnionPay's says what the terminal is to do next."""
+        if not self.requirement or code_set != "unionpay":
+            return header
+        return with_requirement(header, self.requirement)
+
+
+class Guard:
+    """What all listeners of a node share; `of` gives the guard of one."""
+
+    def __init__(
+        self,
+        *,
+        table: KeyTable,
+        security: MessageSecurity,
+        service: KeyService,
+        lockout: Lockout,
+        clock: Clock,
+        emit: Emit,
+        batch_number: Callable[[str], int],
+    ) -> None:
+        """`batch_number` gives the number of a terminal's open batch."""
+        self.table = table
+        self.security = security
+        self.service = service
+        self.lockout = lockout
+        self.clock = clock
+        self.emit = emit
+        self.batch_number = batch_number
+        self._rules: dict[str, ProfileKeys] = {}
+        self._of: list[ListenerGuard] = []
+
+    def use(self, profiles: Iterable[Profile], lockout: LockoutSettings) -> None:
+        """Go by these profiles from now on."""
+        self._rules = {one.name: one.keys for one in profiles if one.keys != _NOTHING}
+        self.lockout.use(lockout)
+        for guard in self._of:
+            guard.active = guard.required or bool(self._rules)
+
+    def rules(self, profile: str) -> ProfileKeys:
+        return self._rules.get(profile, _NOTHING)
+
+    def of(self, listener: ListenerSettings, codec: Codec) -> ListenerGuard:
+        guard = ListenerGuard(listener, codec, self)
+        guard.active = guard.required or bool(self._rules)
+        self._of.append(guard)
+        return guard
+
+
+class ListenerGuard:
+    """Asks keys of the messages of one listener; while not `active` nobody needs to call it."""
+
+    def __init__(self, listener: ListenerSettings, codec: Codec, shared: Guard) -> None:
+        plain = listener.security == "plain"
+        self.active = False
+        self.required = listener.macs == "required" or (plain and listener.macs is None)
+        self._listener = listener.name
+        self._codec = codec
+        self._place = MacPlace(codec)
+        self._shared = shared
+
+    async def check(
+        self, message: Message, kind: Kind, device: Device, session: Session, address: str
+    ) -> Checked:
+        """What is asked of the message of an identified device. Raises LockedOut."""
+        shared = self._shared
+        if shared.lockout.ends_connection(session.bad_macs):
+            raise LockedOut(session.bad_macs)
+        rules = shared.rules(device.profile)
+        checked = Checked(message)
+        if kind in NETWORK_KINDS:
+            return await self._network(checked, kind, device, rules)
+        now_ms = shared.clock.wall_ms()
+        try:
+            if not await self._proven(checked, kind, device, session, address, rules, now_ms):
+                return checked
+            self._session(checked, kind, device, rules, now_ms)
+            if checked.refused is not None:
+                return checked
+            if rules.pin is not None:
+                self._pin(checked, kind, device, rules.pin, now_ms)
+            if rules.data is not None:
+                self._clear(checked, device, rules.data, now_ms)
+        except KeyUnavailable as error:
+            return checked.refuse(Reason.KEY_SERVICE_FAILED, str(error))
+        return checked
+
+    def body(self, message: Message, checked: Checked) -> bytes:
+        """The body of an answer, with its MAC where there is one. Raises EncodeError."""
+        key, scheme = checked.key, checked.scheme
+        if key is None or scheme is None:
+            return self._codec.encode(message)
+        try:
+            compute = partial(self._shared.security.mac, key, scheme)
+            return self._place.sealed(message, compute)
+        except KeyUnavailable:
+            # It went while the answer was on its way, with its device: the answer stands.
+            return self._codec.encode(message)
+
+    # --- MAC --------------------------------------------------------------------------------------
+
+    async def _proven(
+        self,
+        checked: Checked,
+        kind: Kind,
+        device: Device,
+        session: Session,
+        address: str,
+        rules: ProfileKeys,
+        now_ms: int,
+    ) -> bool:
+        """Whether the message has the MAC that is asked of it, or needs none."""
+        shared, message = self._shared, checked.message
+        if rules.mac is None:
+            if not self.required or kind in _NO_POLICY:
+                return True
+            # No guess that counts against anybody: the settings do not go together.
+            checked.refuse(Reason.MAC_FAILED, f"listeners.{self._listener}.macs")
+            return False
+        scheme = checked.scheme = MacScheme(rules.mac)
+        covered = self._place.covered(message)
+        keys = shared.service.candidates(device.terminal_id, KeyPurpose.MAC, now_ms)
+        if covered is None and kind in rules.mac_exempt:
+            return True
+        if not keys:
+            checked.requirement = SIGN_ON_AGAIN
+            checked.refuse(Reason.NOT_SIGNED_ON, "no MAC key")
+            return False
+        for key in keys:
+            if covered and shared.security.verify_mac(key, scheme, *covered):
+                checked.key = key
+                if key.state is StoredKeyState.PENDING:
+                    await shared.service.proven(key, rules.working)
+                return True
+        checked.key = next((key for key in keys if key.state is StoredKeyState.ACTIVE), None)
+        checked.requirement = SIGN_ON_AGAIN
+        checked.refuse(Reason.MAC_FAILED, "MAC")
+        why = "missing" if covered is None else "wrong"
+        self._tell_wrong(checked, kind, device, session, address, why)
+        return False
+
+    def _tell_wrong(
+        self,
+        checked: Checked,
+        kind: Kind,
+        device: Device,
+        session: Session,
+        address: str,
+        why: str,
+    ) -> None:
+        """It counts against connection and address; of the device only an alarm tells."""
+        shared = self._shared
+        session.bad_macs += 1
+        shared.emit(
+            Event.MAC_FAILED,
+            terminal=device.terminal_id.rstrip(),
+            listener=self._listener,
+            address=address,
+            kind=kind.value,
+            stan=printable(checked.message.stan),
+            reason=why,
+            count=session.bad_macs,
+        )
+        if shared.lockout.wrong_mac(address, shared.clock.monotonic_s()):
+            shared.emit(Event.LOCKED_OUT, address=address, listener=self._listener)
+
+    # --- session ----------------------------------------------------------------------------------
+
+    def _session(
+        self, checked: Checked, kind: Kind, device: Device, rules: ProfileKeys, now_ms: int
+    ) -> None:
+        service, working = self._shared.service, rules.working
+        reason = ""
+        if rules.sign_on and not service.is_signed_on(device.terminal_id, working, now_ms):
+            reason = "not signed on"
+        elif working is not None:
+            reason = self._age(checked, device, working, now_ms)
+        if not reason and rules.batch_checked:
+            batch = batch_of(checked.message)
+            if batch and int(batch) != self._shared.batch_number(device.terminal_id):
+                reason = f"batch {batch}"
+        if not reason or kind in _NO_SESSION_NEEDED:
+            return
+        checked.requirement = SIGN_ON_AGAIN
+        if kind in _NO_POLICY:
+            checked.refuse(Reason.NOT_SIGNED_ON, reason)
+        else:
+            checked.withheld = Refused(Reason.NOT_SIGNED_ON, reason)
+
+    def _age(self, checked: Checked, device: Device, working: WorkingKeys, now_ms: int) -> str:
+        """Why its keys are too old to be used; nothing where they are not."""
+        service = self._shared.service
+        key = checked.key
+        if key is None:
+            found = service.candidates(device.terminal_id, KeyPurpose.PIN, now_ms)
+            key = found[0] if found else None
+        if key is None or key.state is StoredKeyState.RETIRING:
+            return ""
+        age = service.used(key, device.terminal_id, working, now_ms)
+        if age is not Age.FRESH:
+            checked.requirement = SIGN_ON_AGAIN
+        return "keys are too old" if age is Age.OVER else ""
+
+    # --- sign-on ----------------------------------------------------------------------------------
+
+    async def _network(
+        self, checked: Checked, kind: Kind, device: Device, rules: ProfileKeys
+    ) -> Checked:
+        service, terminal_id = self._shared.service, device.terminal_id
+        if kind is Kind.SIGN_OFF and rules.sign_on:
+            service.signed_off(terminal_id)
+        elif kind is Kind.SIGN_ON and rules.working is None:
+            service.signed_on(terminal_id)
+        elif kind in (Kind.SIGN_ON, Kind.KEY_CHANGE) and rules.working is not None:
+            if not self._shared.lockout.may_sign_on(terminal_id, self._shared.clock.monotonic_s()):
+                return self._no_sign_on(checked, Reason.OVERLOAD, "lockout.sign_ons_max")
+            try:
+                return await self._hand_out(checked, device, rules, rules.working)
+            except KeyUnavailable as error:
+                return self._no_sign_on(checked, Reason.KEY_SERVICE_FAILED, str(error))
+            except StoreError:
+                return self._no_sign_on(checked, Reason.INTERNAL, "store")
+        return checked
+
+    def _no_sign_on(self, checked: Checked, reason: Reason, why: str) -> Checked:
+        self._shared.emit(
+            Event.SIGN_ON_REFUSED,
+            terminal=printable(checked.message.terminal_id.rstrip()),
+            listener=self._listener,
+            reason=why,
+        )
+        return checked.refuse(reason, why)
+
+    async def _hand_out(
+        self, checked: Checked, device: Device, rules: ProfileKeys, working: WorkingKeys
+    ) -> Checked:
+        message = checked.message
+        code = message.get(_PRIVATE)[8:11]
+        purposes: list[str] = list(working.purposes)
+        if code in _CODES_WITHOUT_IT and "data" in purposes:
+            purposes.remove("data")
+        elif code == _TRACK_KEY_WANTED and "data" not in purposes:
+            return self._no_sign_on(checked, Reason.NOT_SUPPORTED, "no data key in its profile")
+        field = await self._shared.service.hand_out(
+            device.terminal_id,
+            working,
+            stan=message.stan,
+            purposes=purposes,
+            proves_by_mac=rules.mac is not None,
+        )
+        number: int = working.field
+        more = {number: as_value(field, self._codec.dialect, number)}
+        private = message.get(_PRIVATE)
+        if private:
+            more[_PRIVATE] = private
+            if rules.batch_checked and len(private) >= 8:
+                batch = self._shared.batch_number(device.terminal_id)
+                more[_PRIVATE] = f"{private[:2]}{batch:06d}{private[8:]}"
+        checked.reply = replies.network_answer(message, _APPROVED).changed(more)
+        return checked
+
+    # --- PIN and data -----------------------------------------------------------------------------
+
+    def _pin(
+        self, checked: Checked, kind: Kind, device: Device, pin: TerminalPin, now_ms: int
+    ) -> None:
+        message = checked.message
+        if PIN_BLOCK not in message.fields:
+            if kind in pin.required_for:
+                rule = f"profiles.{device.profile}.keys.pin.required_for"
+                checked.withheld = checked.withheld or Refused(Reason.PIN_MALFORMED, rule)
+            return
+        form = PinFormat(pin.format)
+        if pin.key == "session":
+            checked.pins = [
+                PinKey(key=key, format=form)
+                for key in self._together(checked, device, KeyPurpose.PIN, now_ms)
+            ]
+            return
+        try:
+            ksn = bytes.fromhex(message.get(pin.ksn_field).strip())
+        except ValueError:
+            ksn = b""
+        if len(ksn) not in (10, 12):
+            checked.withheld = Refused(Reason.PIN_MALFORMED, f"no KSN in DE{pin.ksn_field}")
+            return
+        checked.message = message.without((pin.ksn_field,))
+        base = self._base_key(device, now_ms)
+        checked.pins = (PinKey(key=base, format=form, ksn=ksn),)
+
+    def _base_key(self, device: Device, now_ms: int) -> StoredKey:
+        """A device's own base derivation key, else its profile's, else that of all."""
+        table, purpose = self._shared.table, KeyPurpose.BASE_DERIVATION
+        for owner in (terminal_owner(device.terminal_id), f"profile:{device.profile}"):
+            found = table.usable(owner, purpose, now_ms)
+            if found:
+                return found[0]
+        return table.current(GATEWAY, purpose, now_ms)
+
+    def _together(
+        self, checked: Checked, device: Device, purpose: KeyPurpose, now_ms: int
+    ) -> list[StoredKey]:
+        """A device's keys for a purpose; first those handed out with the MAC's, if it has one."""
+        found = self._shared.service.candidates(device.terminal_id, purpose, now_ms)
+        mac = checked.key
+        if mac is not None:
+            found.sort(key=lambda key: key.start_ms != mac.start_ms)
+        return found
+
+    def _clear(self, checked: Checked, device: Device, data: TerminalData, now_ms: int) -> None:
+        """Decrypt what is encrypted: permissions, limits and routes go by the card. Raises
+        KeyUnavailable."""
+        message = checked.message
+        control = message.get(_SECURITY_CONTROL)
+        if not data.always and control[2:3] != "1":
+            return
+        numbers = [number for number in data.fields if number in message.fields]
+        if not numbers:
+            return
+        keys = self._together(checked, device, KeyPurpose.DATA, now_ms)
+        if not keys:
+            raise KeyUnavailable(f"{device.terminal_id.rstrip()} has no data key")
+        decrypt = partial(self._shared.security.decrypt, keys[0])
+        changes: dict[int, str] = {}
+        try:
+            for number in numbers:
+                value = message.fields[number]
+                if data.form == "unionpay":
+                    changes[number] = track_block(value, decrypt)
+                else:
+                    binary = is_binary(self._codec.dialect, number)
+                    changes[number] = whole_decrypted(value, decrypt, binary=binary)
+        except ValueError:
+            checked.withheld = checked.withheld or Refused(Reason.FORMAT_ERROR, "encrypted data")
+            return
+        if len(control) > 2:
+            changes[_SECURITY_CONTROL] = control[:2] + "0" + control[3:]
+        checked.message = Message(
+            message.mti, {**message.fields, **changes}, message.raw, message.pads
+        )
