@@ -92,6 +92,9 @@ class Event(StrEnum):
     # operators
     DEVICE_CHANGED = "device_changed"
     DEVICES_IMPORTED = "devices_imported"
+    INCIDENT_OPENED = "incident_opened"
+    INCIDENT_REPORT_FAILED = "incident_report_failed"
+    SERIAL_MISMATCH = "serial_mismatch"  # a message bears another one than the inventory
     ADMIN_FAILED = "admin_failed"
     ALARM_COMMAND_FAILED = "alarm_command_failed"
     OPERATOR_REFUSED = "operator_refused"
@@ -144,6 +147,8 @@ _OTHER_LEVELS = {
         Event.NODE_DRAIN_INCOMPLETE,
         Event.OPERATOR_REFUSED,
         Event.CONFIG_WAITS,
+        Event.INCIDENT_OPENED,
+        Event.SERIAL_MISMATCH,
         Event.RESTORE_GAP,
     ),
     ERROR: (
@@ -162,6 +167,7 @@ _OTHER_LEVELS = {
         Event.AUDIT_FAILED,
         Event.AUDIT_DAMAGED,
         Event.CONFIG_REFUSED,
+        Event.INCIDENT_REPORT_FAILED,
     ),
 }
 
@@ -178,6 +184,8 @@ ALARMS = frozenset(
         Event.CERTIFICATE_EXPIRING,
         Event.KEY_EXPIRING,
         Event.MAC_FAILED,
+        Event.SERIAL_MISMATCH,
+        Event.INCIDENT_REPORT_FAILED,
         Event.LOCKED_OUT,
         Event.KEYS_REFUSED,
         Event.REVERSAL_GIVEN_UP,

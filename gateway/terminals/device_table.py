@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from gateway.clock import Clock, iso_time
 from gateway.errors import NoSuchThing
@@ -62,6 +62,10 @@ class DeviceTable:
     def devices(self) -> list[Device]:
         """All rows, and the devices of rules heard of since the start, sorted by terminal id."""
         return self.select()
+
+    def rows(self) -> Collection[Device]:
+        """Every device that stands in a row, in no order."""
+        return self._rows.values()
 
     def silent_for(self, seconds: float) -> list[Device]:
         """The listed devices not heard of for so long; one never heard of counts from enrolment."""

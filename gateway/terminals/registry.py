@@ -80,8 +80,6 @@ class Registry(DeviceTable):
         self.changing = trio.Lock()  # held by who reads devices in order to change them
         # Why a device is not ready to be activated, in words; "" where it is.
         self.missing: Callable[[Device], str] = lambda _: ""
-        # What else is to become durable with a first activation.
-        self.activating: Callable[[Device], Sequence[Operation]] = lambda _: ()
         # Called when a device may not do any more what it could: its connections are to be closed.
         self.changed: Callable[[], None] = lambda: None
 
@@ -232,15 +230,13 @@ class Registry(DeviceTable):
         async with self.changing:
             device = self.get(terminal_id)
             moved = replace(self.moved(device, move, reason), until_ms=until_ms)
-            also: Sequence[Operation] = ()
             if move is Move.ACTIVATE:
                 missing = self.missing(device)
                 if missing:
                     raise OperatorError(f"{device.terminal_id.rstrip()} is not ready: {missing}")
-                also = self.activating(moved)
             detail = f"until {iso_time(until_ms)}" if until_ms else ""
             told = self.event(moved, move, who=who, reason=reason, detail=detail, before=device)
-            (moved,) = await self.keep([moved], told, *also)
+            (moved,) = await self.keep([moved], told)
         self.tell(moved, move, reason)
         return moved
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 
 import orjson
@@ -58,6 +58,8 @@ class Sightings:
         self._subjects_max = subjects_max
         self._by_subject: OrderedDict[str, deque[Sighting]] = OrderedDict()
         self._unwritten: dict[str, None] = {}
+        # Told of each: the report of an incident grows by it.
+        self.heard: Callable[[Attempt], None] = lambda _: None
 
     async def restore(self) -> None:
         """Take up what was kept; raises StoreError."""
@@ -69,6 +71,10 @@ class Sightings:
 
     def note(self, attempt: Attempt) -> None:
         """Somebody was turned away."""
+        self._keep(attempt)
+        self.heard(attempt)
+
+    def _keep(self, attempt: Attempt) -> None:
         now_ms = self._clock.wall_ms()
         subject = attempt.terminal_id or attempt.certificate_sha256 or attempt.address
         seen = self._by_subject.setdefault(subject, deque(maxlen=self._kept_max))

@@ -118,12 +118,12 @@ class DayFile:
             last_id=max(last_id, self._last_id),
             kept=tuple(kept),
             bytes=self._part.stat().st_size,
-            sha256=_sha256(self._part),
+            sha256=sha256_of(self._part),
         )
         # The manifest first: a file without one would be taken for whole by nobody.
-        _write_durably(_manifest_path(self._path), json.dumps(asdict(manifest)).encode())
+        write_durably(_manifest_path(self._path), json.dumps(asdict(manifest)).encode())
         self._part.replace(self._path)
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
         return manifest
 
     def abandon(self) -> None:
@@ -151,7 +151,7 @@ class Archive:
         try:
             if path.stat().st_size != manifest.bytes:
                 return f"{path.stat().st_size} bytes, not {manifest.bytes}"
-            if _sha256(path) != manifest.sha256:
+            if sha256_of(path) != manifest.sha256:
                 return "its checksum is not the one it was written with"
             count = sum(1 for _ in self.lines(manifest))
         except (OSError, EOFError, ValueError) as error:
@@ -220,7 +220,7 @@ def _read_manifest(path: Path) -> Manifest:
         ) from None
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -228,7 +228,7 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _write_durably(path: Path, content: bytes) -> None:
+def write_durably(path: Path, content: bytes) -> None:
     part = path.with_name(path.name + ".part")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -238,7 +238,7 @@ def _write_durably(path: Path, content: bytes) -> None:
     part.replace(path)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
