@@ -15,11 +15,13 @@ from typing import Final, Literal
 from gateway.errors import NotSent
 from gateway.settings.boarding import BoardedTerminal, BoardedTerminals
 from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
+from gateway.wire.dialect_meaning import NATIVE
 from gateway.wire.dialect_spec import Dialect
 from gateway.wire.field_forms import Untranslatable
 from gateway.wire.id_patterns import MERCHANT_ID_CHARS_MAX, padded
 from gateway.wire.message import (
     MERCHANT_ID,
+    ORIGINAL_DATA,
     RESPONSE_CODE,
     TERMINAL_ID,
     Kind,
@@ -33,6 +35,7 @@ _PRIVATE = 60  # UnionPay: message type 2, batch 6, network management code 3 â€
 _ORIGINAL = 61  # UnionPay: original batch 6, original STAN 6, original date 4
 _PRIVATE_BATCH = slice(2, 8)
 _BATCH_DIGITS = 6
+_READ_AS = {NATIVE + 56: ORIGINAL_DATA}  # of 1993, where the number differs
 
 
 # The values that an upstream gets otherwise than the terminal sent them; None: it does not get it.
@@ -219,7 +222,9 @@ class Adaptation:
         said: dict[int, str] = {}
         for number, value in answer.fields.items():
             own = request.fields.get(number)
-            if value != sent.fields.get(number) or (own == value and translation is None):
+            if number == ORIGINAL_DATA and own is not None:
+                echoed[number] = own  # However it is named there, it is the terminal's original.
+            elif value != sent.fields.get(number) or (own == value and translation is None):
                 said[number] = value
             elif own is not None:
                 echoed[number] = own
@@ -228,6 +233,13 @@ class Adaptation:
             said[RESPONSE_CODE] = self._codes[code]
         if translation is not None:
             said = translation[1].answer(said)
+            # With a value goes what a terminal of 1993 wrote it as.
+            native = [
+                number
+                for number in request.fields
+                if number >= NATIVE and _READ_AS.get(number, number - NATIVE) in echoed
+            ]
+            echoed |= {number: request.fields[number] for number in native}
         return Message(answer.mti, said | echoed)
 
     def _translation(self, dialect: str) -> tuple[Translation, Translation] | None:

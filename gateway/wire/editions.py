@@ -148,7 +148,10 @@ class EditionCodec(Codec):
                 timed_out = code in _NO_ANSWER_CODES
                 fields[CONDITION_CODE] = _NO_ANSWER_REASON if timed_out else _OTHER_REASON
         self._original_written(message, fields, native)
-        _amounts_written(fields, native)
+        if group == "4":
+            _amounts_written(fields)
+        if REPLACEMENT_AMOUNTS in native:
+            fields[REPLACEMENT_AMOUNTS] = native[REPLACEMENT_AMOUNTS]
         return Message(mti, fields, pads=message.pads)
 
     def _times_written(self, fields: dict[int, str], native: Mapping[int, str]) -> None:
@@ -205,6 +208,8 @@ class EditionCodec(Codec):
             function = self._functions.get(_NETWORK_KINDS.get(code, Kind.UNKNOWN))
             if function is not None:
                 fields[_FUNCTION] = function
+            elif code:
+                fields[NETWORK_CODE] = code
 
     def _function_written(self, message: Message, fields: dict[int, str]) -> None:
         if message.mti[1:2] == "4":
@@ -221,11 +226,11 @@ class EditionCodec(Codec):
         self, message: Message, fields: dict[int, str], native: Mapping[int, str]
     ) -> None:
         """The reference to an original: DE56 for DE90."""
-        own, original = native.get(_ORIGINAL, ""), fields.pop(ORIGINAL_DATA, "")
+        own, original = native.get(_ORIGINAL), fields.pop(ORIGINAL_DATA, "")
         if _ORIGINAL in fields:
             named = fields[_ORIGINAL]
             fields[_ORIGINAL] = "1" + named[1:] if named[:1] == "0" else named
-        elif own and original == _original_read(own):
+        elif own is not None and original == _original_read(own):
             fields[_ORIGINAL] = own
         elif len(original) == 42 and original.isascii() and original.isdigit():
             transmitted = original[10:20]
@@ -235,7 +240,7 @@ class EditionCodec(Codec):
                 moment = self._dated(message.get(LOCAL_DATE)) + "000000"
             acquirer = original[20:31].lstrip("0")
             fields[_ORIGINAL] = f"1{original[1:10]}{moment}{len(acquirer):02d}{acquirer}"
-        elif own:
+        elif own is not None:
             fields[_ORIGINAL] = own
         if ORIGINAL_DATA in native:
             fields[ORIGINAL_DATA] = native[ORIGINAL_DATA]
@@ -284,12 +289,10 @@ def _amounts_read(fields: dict[int, str]) -> None:
         fields[REPLACEMENT_AMOUNTS] = left.ljust(42, "0")
 
 
-def _amounts_written(fields: dict[int, str], native: Mapping[int, str]) -> None:
+def _amounts_written(fields: dict[int, str]) -> None:
     replaced = fields.pop(REPLACEMENT_AMOUNTS, "")
     amount = fields.get(AMOUNT, "")
     if len(replaced) == 42 and len(amount) == 12:
         fields[AMOUNT] = replaced[:12]
         own = fields.get(_ORIGINAL_AMOUNTS, "")
         fields[_ORIGINAL_AMOUNTS] = own if own[:12] == amount else amount + "0" * 12
-    if REPLACEMENT_AMOUNTS in native:
-        fields[REPLACEMENT_AMOUNTS] = native[REPLACEMENT_AMOUNTS]

@@ -9,7 +9,7 @@ from enum import Enum, auto
 from typing import Final
 
 from gateway.errors import GatewayError
-from gateway.wire.dialect_meaning import EDITION_1993
+from gateway.wire.dialect_meaning import EDITION_1993, NATIVE
 from gateway.wire.dialect_spec import Dialect
 from gateway.wire.message import EMV_DATA, ENTRY_MODE, ORIGINAL_DATA
 
@@ -19,6 +19,8 @@ Convert = Callable[[str], str]
 _TRACK: Final = re.compile(r"[0-9=D]*\Z")
 _HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2})*\Z")
 _SIGNED: Final = re.compile(r"[A-Z][0-9]*\Z")
+# The fields of 1993 of which what was read stays with the message, under another number.
+LIFTED: Final = (4, 12, 13, 15, 25, 39, 56, 70, ORIGINAL_DATA, 95)
 # What the fields of 1993 that are read in the terms of 1987 are like there: digits, or 39.
 _READ_AS_1987: Final = {12: 6, 13: 4, 15: 4, 25: 2, 39: 2, 70: 3, ORIGINAL_DATA: 42, 95: 42}
 
@@ -56,7 +58,10 @@ class FieldForm:
 
 
 def forms_of(dialect: Dialect) -> dict[int, FieldForm]:
-    """Every field of a dialect by number, in the terms of 1987 where it is one of 1993."""
+    """Every field of a dialect by number, as messages have it inside the gateway.
+
+    Those of 1993 are in the terms of 1987, and under their number plus NATIVE as they were read.
+    """
     written = dialect.spec
     text = next(
         (
@@ -68,6 +73,7 @@ def forms_of(dialect: Dialect) -> dict[int, FieldForm]:
     )
     forms = {number: _form(dialect, number, text) for number in dialect.fields}
     if dialect.meaning.edition == EDITION_1993:
+        forms |= {NATIVE + number: forms[number] for number in LIFTED if number in forms}
         for number, size in _READ_AS_1987.items():
             shape = Shape.TEXT if number in (39, 95) else Shape.DIGITS
             forms[number] = FieldForm(shape, size, fixed=True, encoding="ascii")

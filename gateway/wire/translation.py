@@ -57,12 +57,12 @@ class Translation:
         self._batch = batch
         one, other = source.meaning, target.meaning
         same_edition = one.edition == other.edition
-        both_1993 = same_edition and one.edition == EDITION_1993
-        self._keeps_native = both_1993
         self._entry = None if same_edition else _entry_modes(source, target)
         newer = other if other.edition == EDITION_1993 else one
         to_1993 = not same_edition and other.edition == EDITION_1993
         self._copies: Mapping[int, int] = newer.copies if to_1993 else {}
+        # Left to the codec, since what a message asks for rests on it.
+        self._said_otherwise = {CONDITION_CODE: "DE24 says it there"} if to_1993 else {}
         self._left_out = dict.fromkeys(_MACS, "each side computes its own")
         if not same_edition:
             why = f"only its number is the same in {one.edition} and {other.edition}"
@@ -86,7 +86,7 @@ class Translation:
         self._convert: dict[int, Convert | None] = {}
         self.lacking: set[int] = set()
         for number in source.fields.keys() | forms.keys():
-            if number in self._left_out:
+            if number in self._left_out or (number >= NATIVE and number not in targets):
                 continue
             if number not in targets:
                 if number in other.may_lack:
@@ -115,7 +115,8 @@ class Translation:
 
     def differences(self) -> list[Difference]:
         """What it does to fields of requests, by number."""
-        found = [Difference(number, "left out", why) for number, why in self._left_out.items()]
+        left_out = self._left_out | self._said_otherwise
+        found = [Difference(number, "left out", why) for number, why in left_out.items()]
         found += [
             Difference(number, "cannot be carried", f"{self._target} has no DE{number}")
             for number in self.lacking
@@ -123,7 +124,7 @@ class Translation:
         found += [
             Difference(number, "written otherwise", "the same value in another form")
             for number, convert in self._convert.items()
-            if convert is not None
+            if convert is not None and number < NATIVE
         ]
         if self._kinds:
             styled = (PROCESSING_CODE, CONDITION_CODE)
@@ -169,10 +170,7 @@ class Translation:
             try:
                 convert = converters[number]
             except KeyError:
-                if number >= NATIVE:
-                    if self._keeps_native:
-                        fields[number] = value
-                elif strict and number not in left_out and number not in without:
+                if strict and number < NATIVE and number not in left_out and number not in without:
                     raise Untranslatable(
                         number, f"dialect {self._target} has no such field"
                     ) from None
