@@ -21,6 +21,7 @@ _LISTENERS = """
 name = "web"
 listen = "127.0.0.1:{plain}"
 security = "plain"
+macs = "by_profile"
 dialect = "iso87_ascii"
 carriage = "http"
 http = {{ paths = ["/unp/webtrans/WPOS"] }}
