@@ -30,12 +30,11 @@ class Component:
         return f"a component of check value {self.check_value}"
 
 
-def read_component(
-    text: str, stated: str, algorithm: KeyAlgorithm, *, where: str, form: CheckValueForm
-) -> Component:
+def read_component(text: str, stated: str, algorithm: KeyAlgorithm, *, where: str) -> Component:
     """A component from hex digits, held against its check value.
 
-    `text` may have blanks and dashes in it; `stated` is the check value in 4 to 10 hex digits.
+    `text` may have blanks and dashes in it; `stated` is the check value in 4 to 10 hex digits, for
+    AES in either form that is in use.
     `where` says whose it is, for people. Raises OperatorError, which repeats neither.
     """
     digits = "".join(text.split()).replace("-", "")
@@ -54,7 +53,7 @@ def read_component(
         raise OperatorError(f"{where}: all zeros: whoever has the others has the whole key")
     expected = stated_check_value(stated, where=where)
     try:
-        right = agrees(expected, algorithm, clear, form=form)
+        right = any(agrees(expected, algorithm, clear, form=form) for form in CheckValueForm)
     except (KeyUnavailable, ValueError):
         right = False
     if not right:

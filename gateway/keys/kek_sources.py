@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.errors import OperatorError
-from gateway.keys.check_value import CheckValueForm
 from gateway.keys.components import Component, combine, read_component
 from gateway.keys.key_encryption import KEK_BYTES, AesKeyEncryption, KeyEncryption
 from gateway.keys.records import KeyAlgorithm
@@ -161,7 +160,7 @@ def kek_component(text: str, stated: str, *, where: str) -> Component:
 
     Raises OperatorError.
     """
-    return read_component(text, stated, KEK_ALGORITHM, where=where, form=CheckValueForm.STANDARD)
+    return read_component(text, stated, KEK_ALGORITHM, where=where)
 
 
 def _of_components(components: Sequence[Component]) -> tuple[KekRecord, KeyEncryption]:

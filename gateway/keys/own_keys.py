@@ -86,6 +86,11 @@ class OwnKeys:
         return self._file.keys
 
     @property
+    def kek_names(self) -> list[str]:
+        """The key-encryption keys that the file names: one, or two while they are changed."""
+        return [one.name for one in self._file.keks]
+
+    @property
     def rewrapping(self) -> bool:
         """Whether the key-encryption key is being changed: keys may be under either."""
         return len(self._file.keks) > 1
