@@ -207,7 +207,7 @@ class ListenerGuard:
             return False
         scheme = checked.scheme = MacScheme(rules.mac)
         covered = self._place.covered(message)
-        keys = shared.service.candidates(device.terminal_id, KeyPurpose.MAC, now_ms)
+        keys = shared.service.candidates(device.keyed_as, KeyPurpose.MAC, now_ms)
         if covered is None and kind in rules.mac_exempt:
             return True
         if not keys:
@@ -259,7 +259,7 @@ class ListenerGuard:
     ) -> None:
         service, working = self._shared.service, rules.working
         reason = ""
-        if rules.sign_on and not service.is_signed_on(device.terminal_id, working, now_ms):
+        if rules.sign_on and not service.is_signed_on(device.keyed_as, working, now_ms):
             reason = "not signed on"
         elif working is not None:
             reason = self._age(checked, device, working, now_ms)
@@ -280,11 +280,11 @@ class ListenerGuard:
         service = self._shared.service
         key = checked.key
         if key is None:
-            found = service.candidates(device.terminal_id, KeyPurpose.PIN, now_ms)
+            found = service.candidates(device.keyed_as, KeyPurpose.PIN, now_ms)
             key = found[0] if found else None
         if key is None or key.state is StoredKeyState.RETIRING:
             return ""
-        age = service.used(key, device.terminal_id, working, now_ms)
+        age = service.used(key, device.keyed_as, working, now_ms)
         if age is not Age.FRESH:
             checked.requirement = SIGN_ON_AGAIN
         return "keys are too old" if age is Age.OVER else ""
@@ -294,7 +294,7 @@ class ListenerGuard:
     async def _network(
         self, checked: Checked, kind: Kind, device: Device, rules: ProfileKeys
     ) -> Checked:
-        service, terminal_id = self._shared.service, device.terminal_id
+        service, terminal_id = self._shared.service, device.keyed_as
         if kind is Kind.SIGN_OFF and rules.sign_on:
             service.signed_off(terminal_id)
         elif kind is Kind.SIGN_ON and rules.working is None:
@@ -330,7 +330,7 @@ class ListenerGuard:
         elif code == _TRACK_KEY_WANTED and "data" not in purposes:
             return self._no_sign_on(checked, Reason.NOT_SUPPORTED, "no data key in its profile")
         field = await self._shared.service.hand_out(
-            device.terminal_id,
+            device.keyed_as,
             working,
             stan=message.stan,
             purposes=purposes,
@@ -379,7 +379,7 @@ class ListenerGuard:
     def _base_key(self, device: Device, now_ms: int) -> StoredKey:
         """A device's own base derivation key, else its profile's, else that of all."""
         table, purpose = self._shared.table, KeyPurpose.BASE_DERIVATION
-        for owner in (terminal_owner(device.terminal_id), f"profile:{device.profile}"):
+        for owner in (terminal_owner(device.keyed_as), f"profile:{device.profile}"):
             found = table.usable(owner, purpose, now_ms)
             if found:
                 return found[0]
@@ -389,7 +389,7 @@ class ListenerGuard:
         self, checked: Checked, device: Device, purpose: KeyPurpose, now_ms: int
     ) -> list[StoredKey]:
         """A device's keys for a purpose; first those handed out with the MAC's, if it has one."""
-        found = self._shared.service.candidates(device.terminal_id, purpose, now_ms)
+        found = self._shared.service.candidates(device.keyed_as, purpose, now_ms)
         mac = checked.key
         if mac is not None:
             found.sort(key=lambda key: key.start_ms != mac.start_ms)
