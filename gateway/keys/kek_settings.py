@@ -12,8 +12,11 @@ from gateway.keys.kek_sources import (
     ComponentFilesSource,
     KekSource,
     PassphraseSource,
+    TokenSource,
 )
+from gateway.keys.key_encryption import KeyEncryption
 from gateway.keys.own_keys import OwnKeys
+from gateway.keys.secret_files import read_secret
 from gateway.settings.schema_keys import Kek, Keys
 
 Resolve = Callable[[str], Path]
@@ -59,7 +62,26 @@ def source_of(
             )
         asked = ask
         return AskedComponentsSource(lambda: asked(what))
-    raise OperatorError(f'{what}: source = "pkcs11" is not built in')
+    return _token(kek, resolve, what)
+
+
+def _token(kek: Kek, resolve: Resolve, what: str) -> TokenSource:
+    if kek.pkcs11_module is None or kek.pin_file is None:
+        raise OperatorError(f"{what}: a token takes pkcs11_module and pin_file")
+    try:
+        # Its library is an extra that few need.
+        from gateway.keys.hsm import open_token
+    except ImportError:
+        raise OperatorError(
+            f'{what}: source = "pkcs11" needs the extra hsm: `pip install "gateway[hsm]"`'
+        ) from None
+    module, pin_file = resolve(kek.pkcs11_module), resolve(kek.pin_file)
+
+    def opened() -> KeyEncryption:
+        pin = read_secret(pin_file, "file with the token's PIN").decode("utf-8", "replace").strip()
+        return open_token(module, token_label=kek.token_label, key_label=kek.key_label, pin=pin)
+
+    return TokenSource(opened, description=f"the token {kek.token_label}")
 
 
 def open_own_keys(keys: Keys, resolve: Resolve, *, now_ms: int, ask: Ask | None = None) -> OwnKeys:
