@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import trio
 
 from gateway.clock import Clock
-from gateway.errors import InDoubt, KeyUnavailable, NotSent, StoreError
+from gateway.errors import AnswerNotBelieved, InDoubt, KeyUnavailable, NotSent, StoreError
+from gateway.keys.message_security import MalformedPin
 from gateway.policy.decide import Policy, Refused, Subject
 from gateway.policy.response_codes import APPROVED, Reason, response_code
 from gateway.store.store import Reroute, State, Store, Transaction
@@ -47,6 +48,7 @@ from gateway.wire.message import (
     ADVICE_KINDS,
     FOLLOWING_KINDS,
     NETWORK_KINDS,
+    PIN_BLOCK,
     REVERSIBLE_KINDS,
     Kind,
     Message,
@@ -54,6 +56,9 @@ from gateway.wire.message import (
 
 _ADVICE_KEPT = (State.ADVICE_OWED, State.GIVEN_UP)
 _FINANCIAL_KINDS = REVERSIBLE_KINDS | ADVICE_KINDS | {Kind.REFUND, Kind.BALANCE, Kind.UNKNOWN}
+
+
+Withheld = tuple[Reason, str]
 
 
 class Flow:
@@ -201,7 +206,7 @@ class Flow:
     async def _decided(self, request: Request, draft: Transaction) -> Reply:
         """A request that is not under way: is it a repeat, may it go on, and where does it go?"""
         message, kind = request.message, request.kind
-        decision = request.version.policy.decide(
+        decision = request.withheld or request.version.policy.decide(
             Subject(
                 message,
                 kind,
@@ -307,6 +312,7 @@ class Flow:
         fit = [one for one in upstreams if not unfit[one.name]]
         self._pool.moves.served()
         intended = False
+        withheld: Withheld | None = None
         for upstream in self._pool.candidates(fit):
             if intended and not self._pool.moves.take(trio.current_time()):
                 break  # Whatever failed under this load must not have the next one fail too.
@@ -315,7 +321,13 @@ class Flow:
                 continue
             outgoing = self._outgoing(draft, message, upstream, stan)
             adaptation = adaptations[upstream.name]
-            sent = adaptation.outgoing(outgoing, dialect, pointing)
+            sent = adaptation.outgoing(outgoing, dialect, pointing, at_ms=draft.created_ms)
+            if upstream.zone is not None and PIN_BLOCK in message.fields:
+                protected = await _with_pin(request, upstream, sent)
+                if not isinstance(protected, Message):
+                    withheld = protected
+                    continue
+                sent = protected
             # On disk before the first byte leaves: recovery must know what may have been sent.
             if not intended:
                 self._records.plan(
@@ -325,7 +337,9 @@ class Flow:
                     stan=stan,
                     outgoing=outgoing,
                     told={
-                        one.name: adaptations[one.name].changes(message, dialect, pointing)
+                        one.name: adaptations[one.name].changes(
+                            message, dialect, pointing, at_ms=draft.created_ms
+                        )
                         for one in fit
                     },
                     dialect=dialect,
@@ -342,15 +356,17 @@ class Flow:
                 )
             except NotSent:
                 continue
-            except InDoubt:
-                return await self._outcomes.in_doubt(request, draft)
+            except InDoubt as doubt:
+                unbelieved = isinstance(doubt, AnswerNotBelieved)
+                return await self._outcomes.in_doubt(request, draft, unbelieved=unbelieved)
             if not answer.response_code:
                 return await self._outcomes.in_doubt(request, draft)
             answer = adaptation.incoming(answer, request=outgoing, sent=sent, dialect=dialect)
             return await self._outcomes.answered(request, draft, upstream, answer)
-        if not fit:
-            why = next(reversed(unfit.values()), why)
-        return await self._untaken(request, draft, fit, pointing, intended=intended, why=why)
+        why = why if fit else next(reversed(unfit.values()), why)
+        return await self._untaken(
+            request, draft, fit, pointing, intended=intended, why=why, withheld=withheld
+        )
 
     async def _untaken(
         self,
@@ -361,14 +377,20 @@ class Flow:
         *,
         intended: bool,
         why: str,
+        withheld: Withheld | None,
     ) -> Reply:
-        """No upstream takes it now: at once, without a queue, its terminal is told so."""
+        """No upstream takes it now: at once, without a queue, its terminal is told so.
+
+        `withheld` is why its PIN could not be handed on, where that was it.
+        """
         keeps = request.version.policy.keeps_advices(request.device.profile)
         if keeps and request.kind in ADVICE_KINDS and upstreams:
             return await self._keep_advice(
                 request, draft, upstreams[0], pointing, intended=intended
             )
         reason = Reason.OVERLOAD if self._pool.any_full(upstreams) else Reason.NO_UPSTREAM
+        if withheld is not None:
+            reason, why = withheld
         if intended:
             return await self._outcomes.nothing_sent(request, draft, reason)
         return await self._refuse_new(request, draft, reason, why)
@@ -395,7 +417,11 @@ class Flow:
                 upstream=upstream.name,
                 stan=stan,
                 outgoing=outgoing,
-                told={upstream.name: upstream.adaptation.changes(message, dialect, pointing)},
+                told={
+                    upstream.name: upstream.adaptation.changes(
+                        message, dialect, pointing, at_ms=draft.created_ms
+                    )
+                },
                 dialect=dialect,
             )
             seen = await self._repeats.intend(draft)
@@ -547,3 +573,18 @@ class Flow:
         reply = Reply(replies.refusal(message, code))
         reply.reason = reason
         return reply
+
+
+async def _with_pin(request: Request, upstream: Upstream, sent: Message) -> Message | Withheld:
+    """The message with its PIN as this upstream takes it, or why it cannot have it.
+
+    It is made anew, from the terminal's own block, for each upstream that is tried.
+    """
+    try:
+        return await upstream.with_pin(sent, request.pins, request.message.pan)
+    except MalformedPin as error:
+        return Reason.PIN_MALFORMED, str(error)
+    except KeyUnavailable as error:
+        return Reason.KEY_SERVICE_FAILED, str(error)
+    except NotSent as error:
+        return Reason.NO_UPSTREAM, str(error)

@@ -9,6 +9,7 @@ terminals file say something else by then: the acquirer would find no original u
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -24,6 +25,7 @@ from gateway.wire.message import (
     ORIGINAL_DATA,
     RESPONSE_CODE,
     TERMINAL_ID,
+    TRANSMISSION_TIME,
     Kind,
     Message,
     kind_of,
@@ -128,13 +130,19 @@ class Adaptation:
         return ""
 
     def outgoing(
-        self, message: Message, dialect: str = "", pointing: Changes = NO_CHANGES
+        self,
+        message: Message,
+        dialect: str = "",
+        pointing: Changes = NO_CHANGES,
+        *,
+        at_ms: int = 0,
     ) -> Message:
         """A message of a terminal as this upstream gets it.
 
         `dialect` is the terminal's; `pointing` are fields that name an original as this upstream
-        knows it. Raises CannotAdapt where it knows the terminals one by one, and not this one, and
-        where a value has no place in its dialect.
+        knows it; `at_ms` is when it came, for a DE7 that the terminal's dialect lacks. Raises
+        CannotAdapt where it knows the terminals one by one, and not this one, and where a value
+        has no place in its dialect.
         """
         translation = self._translation(dialect)
         if translation is None and self._changes_nothing and not pointing:
@@ -146,6 +154,8 @@ class Adaptation:
             except Untranslatable as error:
                 raise CannotAdapt(self._untranslatable(error)) from None
         mti, fields = translated.mti, dict(translated.fields)
+        if translation is not None and translation[0].lacks_transmission_time and at_ms:
+            fields[TRANSMISSION_TIME] = _transmitted(at_ms)
         _lay_over(fields, pointing)
         if self._message_types:
             mti = self._message_types.get(kind_of(message), mti[:3] + "0")[:3] + mti[3]
@@ -154,6 +164,11 @@ class Adaptation:
             if boarded is None:
                 raise CannotAdapt(self._not_boarded(message))
             _identify(fields, boarded)
+        self._rule(fields)
+        return Message(mti, fields)
+
+    def _rule(self, fields: dict[int, str]) -> None:
+        """Copy, map, set and drop, as the rules say."""
         for target, source in self._copies.items():
             copied = fields.get(source)
             if copied is not None:
@@ -165,13 +180,17 @@ class Adaptation:
         fields.update(self._fixed)
         for number in self._drop:
             fields.pop(number, None)
-        return Message(mti, fields)
 
     def changes(
-        self, message: Message, dialect: str = "", pointing: Changes = NO_CHANGES
+        self,
+        message: Message,
+        dialect: str = "",
+        pointing: Changes = NO_CHANGES,
+        *,
+        at_ms: int = 0,
     ) -> Changes:
         """What `outgoing` makes of a message, as far as it may be kept; raises CannotAdapt."""
-        sent = self.outgoing(message, dialect, pointing)
+        sent = self.outgoing(message, dialect, pointing, at_ms=at_ms)
         if sent is message:
             return {}
         own = message.fields
@@ -266,6 +285,10 @@ class Adaptation:
     def _not_boarded(self, message: Message) -> str:
         terminal = message.terminal_id.rstrip()
         return f"terminal {terminal} is not in the terminals_file of upstream {self._name}"
+
+
+def _transmitted(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%m%d%H%M%S")
 
 
 def _lay_over(fields: dict[int, str], changes: Changes) -> None:

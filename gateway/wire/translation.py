@@ -24,6 +24,7 @@ from gateway.wire.message import (
     ENTRY_MODE,
     PROCESSING_CODE,
     RESPONSE_CODE,
+    TRANSMISSION_TIME,
     Kind,
     Message,
     kind_of,
@@ -97,9 +98,16 @@ class Translation:
                 self._convert[number] = conversion(forms[number], targets[number], number)
         if not same_edition and ENTRY_MODE in targets:
             self._convert[ENTRY_MODE] = self._entry
+        time = TRANSMISSION_TIME
+        self._lacks_time = time in target.fields and time not in source.fields
         # What no terminal of this dialect can have sent is the gateway's own word, in its form.
         own = targets.keys() - source.fields.keys() - forms.keys() - self._left_out.keys()
         self._convert |= dict.fromkeys(own - {ENTRY_MODE}, None)
+
+    @property
+    def lacks_transmission_time(self) -> bool:
+        """Whether only the other side knows a DE7: then it is the gateway's own to say."""
+        return self._lacks_time
 
     @property
     def changes_nothing(self) -> bool:
