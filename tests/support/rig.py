@@ -17,6 +17,7 @@ from gateway.clock import VirtualClock
 from gateway.policy.decide import Policy
 from gateway.policy.permissions import Permissions
 from gateway.policy.response_codes import APPROVED, CodeSet
+from gateway.settings.schema_backup import Restore
 from gateway.settings.schema_base import Backoff
 from gateway.settings.schema_policy import Profile
 from gateway.settings.schema_upstreams import Group, Health, Member, Network, Route
@@ -32,6 +33,7 @@ from gateway.telemetry.events import Event
 from gateway.transactions.batches import Batches
 from gateway.transactions.delivery import Delivery, take_back_undelivered
 from gateway.transactions.flow import Flow
+from gateway.transactions.gaps import Gaps
 from gateway.transactions.originals import Originals
 from gateway.transactions.records import Records
 from gateway.transactions.recovery import recover
@@ -263,7 +265,9 @@ class Rig:
         self.batches = Batches(
             store=store, security=self.security, clock=self.clock, emit=self.emit
         )
+        self.gaps = Gaps(store=store, settings=Restore(), clock=self.clock, emit=self.emit)
         self.originals = Originals(
+            gaps=self.gaps,
             store=store,
             approving=self._approving,
             window_days=30,
@@ -337,6 +341,7 @@ class Rig:
         await recover(self.store, clock=self.clock, emit=self.emit)
         await self.reversals.restore()
         await self.originals.graves.restore(now_ms)
+        await self.gaps.restore()
         await self.batches.restore()
         for acquirer in self.acquirers.values():
             if not acquirer.outlives:
