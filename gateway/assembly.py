@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
 import resource
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 import trio
 
 from gateway import faults
+from gateway.admin.access import this_process
 from gateway.clock import Clock
 from gateway.errors import InvariantBroken, StoreError
 from gateway.faults import Fault
@@ -21,6 +24,7 @@ from gateway.keys.kek_settings import Ask, open_own_keys
 from gateway.keys.key_table import KeyTable
 from gateway.keys.message_module import SoftwareMessageSecurity
 from gateway.keys.own_keys import OwnKeys
+from gateway.keys.records import StoredKey
 from gateway.keys.security_module import SoftwareSecurityModule
 from gateway.live import Parts, version_of
 from gateway.node import Node
@@ -30,18 +34,26 @@ from gateway.policy.response_codes import APPROVED
 from gateway.settings.loader import Configuration, audit_folder
 from gateway.settings.reload import Prepared
 from gateway.store.sqlite import SqliteStore
-from gateway.store.store import ReserveStans, Store
+from gateway.store.store import PutKey, ReserveStans, Store
 from gateway.telemetry.alarms import Alarms
 from gateway.telemetry.audit import AuditLog, opened
+from gateway.telemetry.audit_files import AuditFailed
 from gateway.telemetry.events import Emit, Event
 from gateway.telemetry.log import EventLog
 from gateway.telemetry.metrics import Metrics
 from gateway.terminals.cutting import Cutting
+from gateway.terminals.downloads import Downloads
+from gateway.terminals import readiness
+from gateway.terminals.device_life import life_of
 from gateway.terminals.gate import Gate
+from gateway.terminals.guarding import Guard
+from gateway.terminals.key_service import KeyService
 from gateway.terminals.listener import ConnectionCount, Listener
+from gateway.terminals.lockout import Lockout
 from gateway.terminals.registry import Registry
 from gateway.terminals.rejected_frames import RejectedFrames
 from gateway.terminals.sightings import Sightings
+from gateway.terminals.surroundings import Surroundings
 from gateway.transactions.batches import Batches
 from gateway.transactions.delivery import Delivery, take_back_undelivered
 from gateway.transactions.flow import Flow
@@ -54,6 +66,7 @@ from gateway.transactions.spending import count_again
 from gateway.upstreams.budget import MoveBudget
 from gateway.upstreams.pool import Pool
 from gateway.upstreams.upstream import Means, Upstream
+from gateway.upstreams.zone_keys import KeyMeans
 from gateway.wire.tls import ServerTls, ServerTlsFiles
 
 _RECOVERY_RETRY_S = 1.0
@@ -200,7 +213,7 @@ async def _assembled(
         transaction_ids=itertools.count(await store.last_transaction_id() + 1),
         config_version=configuration.version,
     )
-    pool = await _pool(prepared, store, metrics, clock, emit, fault)
+    pool = await _pool(prepared, store, metrics, keys, clock, emit, fault)
     debts = faults.CredulousReversals if fault is Fault.ACCEPT_25_AT_ONCE else Reversals
     reversals = debts(records=records, pool=pool, clock=clock, emit=emit, random=random.random)
     pool.owed, pool.added = reversals.open_for, reversals.serve
@@ -267,17 +280,66 @@ async def _assembled(
         subjects_max=settings.registry.sighted_max,
     )
     await sightings.restore()
+    downloads = Downloads(
+        settings.downloads, prepared.parts.downloads, store=store, clock=clock, emit=emit
+    )
+    await downloads.restore()
+    lockout = Lockout(settings.lockout)
     gate = Gate(
         devices=registry,
         clock=clock,
         blocklists=lambda: flow.version.policy.blocklists,
         noted=sightings.note,
+        locked_out=lambda address: lockout.locked(address, clock.monotonic_s()),
     )
+    guard = Guard(
+        table=keys.table,
+        security=keys.messages,
+        service=KeyService(
+            table=keys.table,
+            security=keys.messages,
+            store=store,
+            clock=clock,
+            emit=emit,
+            devices_max=settings.lockout.devices_max,
+        ),
+        lockout=lockout,
+        clock=clock,
+        emit=emit,
+        batch_number=batches.number,
+    )
+    guard.use(settings.profiles, settings.lockout)
     count = ConnectionCount(count_max=_connections_max(settings.node.connections_max))
     listeners = [Listener(listener, node=count) for listener in settings.listeners]
     cutting = Cutting(listeners, gate=gate, emit=emit)
     registry.changed = cutting.look_now
-    return Node(
+
+    def current() -> Configuration:
+        return node.configuration
+
+    registry.missing = lambda device: readiness.missing(
+        device, current().settings.profiles, keys.table.of
+    )
+    life = life_of(
+        current,
+        Surroundings(
+            registry=registry,
+            store=store,
+            batches=batches,
+            clock=clock,
+            approving=partial(_approving, pool),
+            keys_destroyed=partial(_keys_gone, keys),
+            keys_kept=partial(_keys_kept, keys),
+            certificates_of=partial(_certificates_of, listeners),
+            busy=flow.busy,
+        ),
+        original_days=settings.repeats.original_days,
+        sightings=sightings,
+        emit=emit,
+        write_down=partial(_done_by_itself, audit),
+    )
+    await life.restore()
+    node = Node(
         configuration=configuration,
         log=log,
         clock=clock,
@@ -298,11 +360,15 @@ async def _assembled(
         concentrators=prepared.parts.concentrators,
         sightings=sightings,
         gate=gate,
+        guard=guard,
         cutting=cutting,
+        life=life,
+        downloads=downloads,
         rejected_frames=RejectedFrames(kept_max=settings.limits.rejected_frames_max, clock=clock),
         gaps=gaps,
         keys=keys,
     )
+    return node
 
 
 async def _keys(own: OwnKeys, store: Store, *, keys_max: int) -> KeyHoldings:
@@ -312,6 +378,39 @@ async def _keys(own: OwnKeys, store: Store, *, keys_max: int) -> KeyHoldings:
         security=SoftwareSecurityModule(own.keyring()),
         messages=SoftwareMessageSecurity(unwrap=own.wrapping.unwrap, wrap=own.wrapping.wrap),
     )
+
+
+def _keys_gone(keys: KeyHoldings, owner: str, at_ms: int) -> None:
+    keys.table.destroyed(owner, at_ms=at_ms)
+    keys.messages.forget(owner)
+
+
+def _keys_kept(keys: KeyHoldings, owner: str) -> int:
+    return sum(1 for key in keys.table.of(owner) if key.wrapped)  # none of what is destroyed
+
+
+def _certificates_of(listeners: Sequence[Listener], terminal_id: str) -> set[str]:
+    """The certificates that open connections of a terminal have shown."""
+    callers = (
+        connection.caller for listener in listeners for connection in listener.open_connections()
+    )
+    return {
+        caller.certificate.sha256
+        for caller in callers
+        if caller is not None
+        and caller.certificate is not None
+        and caller.bound is not None
+        and caller.bound.terminal_id == terminal_id
+    }
+
+
+async def _done_by_itself(
+    audit: AuditLog, action: str, subject: str, new: Mapping[str, object]
+) -> None:
+    """Write down what nobody asked for at that moment; the log says itself where it cannot."""
+    with contextlib.suppress(AuditFailed):
+        who = replace(this_process().who, origin="node")
+        await audit.record(action, who=who, subject=subject, new=new)
 
 
 def _given_back(limits: Limits, transaction_id: int, left_minor: int) -> None:
@@ -383,10 +482,19 @@ async def _pool(
     prepared: Prepared[Parts],
     store: Store,
     metrics: Metrics,
+    keys: KeyHoldings,
     clock: Clock,
     emit: Emit,
     fault: Fault,
 ) -> Pool:
+    async def keep(rows: Sequence[StoredKey]) -> None:
+        await store.commit(*[PutKey(row) for row in rows])
+        keys.table.install(*rows)
+
+    key_means = KeyMeans(
+        table=keys.table, security=keys.messages, keep=keep, clock=clock, emit=emit
+    )
+
     async def reserve(upstream: str, first: int, now_ms: int) -> None:
         await store.commit(ReserveStans(upstream, first, now_ms))
 
@@ -401,6 +509,7 @@ async def _pool(
             on_answered=lambda name, seconds: metrics.upstream_answer(
                 upstream=name, seconds=seconds
             ),
+            keys=key_means,
         )
 
     async def restore_stans(upstream: Upstream) -> None:

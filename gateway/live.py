@@ -23,8 +23,9 @@ from gateway.settings.lines import KeyPath, Lines
 from gateway.settings.loader import Configuration
 from gateway.settings.reload import Prepared
 from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
-from gateway.settings.sources import list_files
+from gateway.settings.sources import download_files, list_files
 from gateway.terminals.concentrators import Concentrators
+from gateway.terminals.download_files import DownloadSet, read_downloads
 from gateway.terminals.enrolment import Terms
 from gateway.terminals.registry import terms_of
 from gateway.transactions.version import Version
@@ -56,6 +57,7 @@ class Parts:
     concentrators: Concentrators
     lists: Mapping[ListName, ReadList]
     means: Sequence[Means]  # of the upstreams
+    downloads: DownloadSet
 
 
 def prepare(configuration: Configuration, before: Prepared[Parts] | None = None) -> Prepared[Parts]:
@@ -83,6 +85,12 @@ def prepare(configuration: Configuration, before: Prepared[Parts] | None = None)
         means = all_means(configuration)
     except CertificateUnusable as error:
         findings.append(_finding(configuration.file, 1, str(error), "correct [upstreams.tls]"))
+    downloads = DownloadSet()
+    if download_files(configuration):
+        folder = configuration.resolve(settings.downloads.folder)
+        room = settings.downloads.answer_bytes_max
+        downloads, wrong = read_downloads(folder, answer_bytes_max=room)
+        findings += wrong
     if findings:
         raise SettingsError(findings)
     parts = Parts(
@@ -97,6 +105,7 @@ def prepare(configuration: Configuration, before: Prepared[Parts] | None = None)
         concentrators=Concentrators(settings.concentrators),
         lists=lists,
         means=means,
+        downloads=downloads,
     )
     sizes = {f"blocklist {name}": one.parsed.count for name, one in lists.items()}
     return Prepared(configuration, parts, sizes)
@@ -176,8 +185,12 @@ class Live:
         node.pool.apply(parts.means, groups=prepared.configuration.settings.groups)
         node.flow.swap(self._version(prepared))
         node.rates.use(prepared.configuration.settings.rates)
+        node.guard.use(
+            prepared.configuration.settings.profiles, prepared.configuration.settings.lockout
+        )
         node.registry.use(parts.terms)
         node.concentrators.use(parts.concentrators)
+        node.downloads.use(prepared.configuration.settings.downloads, parts.downloads)
         node.log.set_level(prepared.configuration.settings.log.level)
         self._swapped()
 

@@ -16,7 +16,10 @@ from gateway.telemetry.log import EventLog
 from gateway.telemetry.metrics import Metrics
 from gateway.terminals.concentrators import Concentrators
 from gateway.terminals.cutting import Cutting
+from gateway.terminals.downloads import Downloads
+from gateway.terminals.device_life import DeviceLife
 from gateway.terminals.gate import Gate
+from gateway.terminals.guarding import Guard
 from gateway.terminals.listener import Listener
 from gateway.terminals.registry import Registry
 from gateway.terminals.rejected_frames import RejectedFrames
@@ -54,7 +57,10 @@ class Node:
     concentrators: Concentrators
     sightings: Sightings
     gate: Gate
+    guard: Guard
     cutting: Cutting
+    life: DeviceLife
     rejected_frames: RejectedFrames
+    downloads: Downloads
     gaps: Gaps
     keys: KeyHoldings

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from gateway.settings.boarding import BoardedTerminals
+from gateway.settings.download_rules import check_downloads
 from gateway.settings.draft import Part
 from gateway.settings.findings import Finding, Findings, SettingsError
 from gateway.settings.key_rules import check_key_fields
@@ -111,6 +112,7 @@ def read(path: Path) -> Reading:
     reading.dialects = _dialects(reading, reading.top, contents)
     check_field_rules(reading.top, reading.dialects, reading.findings)
     check_key_fields(reading.top, reading.dialects, reading.findings)
+    check_downloads(reading.top, reading.dialects, reading.findings)
     reading.terminals = read_terminals_files(
         reading.top, partial(resolve, reading.file), reading.findings, contents
     )

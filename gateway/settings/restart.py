@@ -26,6 +26,7 @@ RELOADABLE = frozenset(
         "approvals",
         "reload",
         "blocklists",
+        "downloads",
         "lockout",
         "backup",
         "sealing",

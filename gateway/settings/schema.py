@@ -8,6 +8,7 @@ from pydantic import Field
 
 from gateway.settings.schema_backup import Backup, Restore, Sealing
 from gateway.settings.schema_base import Address, Days, Name, Path, Seconds, Table
+from gateway.settings.schema_downloads import Downloads
 from gateway.settings.schema_keys import Keys
 from gateway.settings.schema_keys_use import Lockout
 from gateway.settings.schema_operators import Approvals, Audit, Operator
@@ -137,6 +138,7 @@ class Settings(Table):
     audit: Audit = Audit()
     blocklists: Blocklists = Blocklists()
     reload: Reload = Reload()
+    downloads: Downloads = Downloads()
     operators: list[Operator] = Field(default_factory=list)
     approvals: Approvals = Approvals()
     backup: Backup = Backup()

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gateway.settings.schema_base import Address, Framing, Name, Path, Seconds, Table
+from gateway.settings.schema_devices import HardwareSerial, Incidents
 
 
 class ServerTls(Table):
@@ -63,10 +64,13 @@ class Listener(Table):
     framing: Framing = Framing()
     carriage: Literal["tcp", "http"] = "tcp"  # http: each frame is the body of a POST
     http: Http = Http()
+    downloads: Literal["serve", "pass", "refuse"] = "refuse"  # of parameters and CA keys
+    downloads_to: Name | None = None  # the upstream that they are passed on to
     tls: ServerTls | None = None
     networks: list[str] = Field(default_factory=list)  # CIDR ranges served; empty: any
     reuse_port: bool = False
     macs: Literal["required", "by_profile"] | None = None  # absent: plain ones require them
+    hardware_serial: HardwareSerial | None = None  # where messages carry it
     user_timeout_s: Seconds = 30.0  # TCP_USER_TIMEOUT
     keepalive_idle_s: Annotated[int, Field(ge=1, le=86_400)] = 60
     deadlines: Deadlines = Deadlines()
@@ -101,3 +105,4 @@ class RegistrySettings(Table):
     default_profile: Name
     sightings_max: int = Field(default=50, ge=1, le=1_000)  # kept of one blocked device
     sighted_max: int = Field(default=1_000, ge=1, le=100_000)  # devices and addresses they are of
+    incidents: Incidents = Incidents()

@@ -13,6 +13,7 @@ from pathlib import Path
 from gateway.settings.loader import Configuration
 
 LISTS = ("terminals", "cards", "bins", "merchants", "networks", "certificates")
+DOWNLOADS = ("ca-keys.toml", "aids.toml", "blacklist.txt", "parameters.toml")
 _VERSION_CHARS = 12
 _DIFFERENCE_LINES_MAX = 50
 _DIFFERENCE_CHARS_MAX = 200
@@ -29,6 +30,14 @@ def list_files(configuration: Configuration) -> dict[str, Path]:
     return {name: folder / name for name in LISTS}
 
 
+def download_files(configuration: Configuration) -> list[Path]:
+    """The files of downloads, whether they are there or not; none where nobody serves them."""
+    if all(one.downloads != "serve" for one in configuration.settings.listeners):
+        return []
+    folder = configuration.resolve(configuration.settings.downloads.folder)
+    return [folder / name for name in DOWNLOADS]
+
+
 def files_of(configuration: Configuration) -> list[Path]:
     """Every file whose content decides on requests, the configuration's own first.
 
@@ -41,6 +50,7 @@ def files_of(configuration: Configuration) -> list[Path]:
                 *source_files(configuration),
                 *(configuration.resolve(path) for path in named),
                 *list_files(configuration).values(),
+                *download_files(configuration),
             )
         )
     )

@@ -11,6 +11,7 @@ from gateway.policy.response_codes import Reason, response_code
 from gateway.settings.schema_terminals import Listener as ListenerSettings
 from gateway.store.store import Device
 from gateway.telemetry.events import Emit, Event
+from gateway.terminals.downloads import ListenerDownloads
 from gateway.terminals.gate import Gate
 from gateway.terminals.guarding import Checked, ListenerGuard
 from gateway.terminals.identity import Caller, IdentityProblem, Lookup, Refused, identify
@@ -65,6 +66,7 @@ class Dispatcher:
         gate: Gate,
         rejected: RejectedFrames,
         guard: ListenerGuard | None = None,
+        downloads: ListenerDownloads | None = None,
     ) -> None:
         """`guard` asks for MACs and keys as profiles say; without one nobody does."""
         self._listener = settings.name
@@ -80,6 +82,7 @@ class Dispatcher:
         self._rates = rates
         self._gate = gate
         self._guard = guard
+        self._downloads = downloads
         self._rejected = rejected
 
     async def answer(
@@ -106,6 +109,8 @@ class Dispatcher:
         session = sessions.of(message.terminal_id, frame.tpdu)
         reply, checked = await self._serve(message, session, address, started_s)
         answer = replies.padded(reply.message, message) if message.pads else reply.message
+        if self._downloads is not None:
+            frame = self._downloads.telling(frame, message)
         return self._frame(frame, answer, checked), reply
 
     async def _serve(
@@ -164,7 +169,10 @@ class Dispatcher:
         )
         if checked is not None:
             request.withheld, request.pins = checked.withheld, checked.pins
-        reply = await self._flow.serve(request)
+        downloaded = None
+        if self._downloads is not None and kind in NETWORK_KINDS:
+            downloaded = await self._downloads.reply(request)
+        reply = await self._flow.serve(request) if downloaded is None else downloaded
         if kind in NETWORK_KINDS and reply.message.response_code == _APPROVED:
             session.served(kind)
         return reply, checked
