@@ -41,10 +41,10 @@ from gateway.telemetry.audit_files import AuditFailed
 from gateway.telemetry.events import Emit, Event
 from gateway.telemetry.log import EventLog
 from gateway.telemetry.metrics import Metrics
-from gateway.terminals.cutting import Cutting
-from gateway.terminals.downloads import Downloads
 from gateway.terminals import readiness
+from gateway.terminals.cutting import Cutting
 from gateway.terminals.device_life import life_of
+from gateway.terminals.downloads import Downloads
 from gateway.terminals.gate import Gate
 from gateway.terminals.guarding import Guard
 from gateway.terminals.key_service import KeyService

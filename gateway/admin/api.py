@@ -153,6 +153,7 @@ class EnrolArguments(Arguments):
     place: str = ""
     networks: str = ""
     certificate_sha256: str = ""
+    group: str = ""
 
 
 class ShowArguments(Arguments):
@@ -179,6 +180,9 @@ class ListArguments(Arguments):
     limit: int = Field(default=PAGE_DEVICES_MAX, ge=1, le=PAGE_DEVICES_MAX)
     state: Annotated[DeviceState, Field(strict=False)] | None = None
     silent_for_s: float | None = Field(default=None, ge=0)
+    merchant_id: str = ""
+    group: str = ""
+    inspected_before: str = ""  # YYYY-MM-DD
 
 
 class ImportArguments(Arguments):
@@ -276,6 +280,9 @@ class RegistryApi(Protocol):
         limit: int | None = None,
         state: DeviceState | None = None,
         silent_for_s: float | None = None,
+        merchant_id: str = "",
+        group: str = "",
+        inspected_before: str = "",
     ) -> list[Device]: ...
 
     async def enrol(
@@ -289,15 +296,21 @@ class RegistryApi(Protocol):
         place: str = "",
         networks: str = "",
         certificate_sha256: str = "",
+        group: str = "",
+        who: str = "",
     ) -> Device: ...
 
-    async def activate(self, terminal_id: str, reason: str) -> Device: ...
+    async def activate(self, terminal_id: str, reason: str, *, who: str = "") -> Device: ...
 
-    async def suspend(self, terminal_id: str, reason: str) -> Device: ...
+    async def suspend(
+        self, terminal_id: str, reason: str, *, who: str = "", until_ms: int = 0
+    ) -> Device: ...
 
-    async def resume(self, terminal_id: str, reason: str) -> Device: ...
+    async def resume(self, terminal_id: str, reason: str, *, who: str = "") -> Device: ...
 
-    async def bind_certificate(self, terminal_id: str, sha256: str) -> Device: ...
+    async def inspect(self, terminal_id: str, date: str, by: str, *, who: str = "") -> Device: ...
+
+    async def bind_certificate(self, terminal_id: str, sha256: str, *, who: str = "") -> Device: ...
 
     async def import_csv(
         self,
@@ -306,6 +319,7 @@ class RegistryApi(Protocol):
         activate: bool = False,
         merchant_id: str = "",
         progress: Progress | None = None,
+        who: str = "",
     ) -> ImportedApi: ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -12,26 +12,9 @@ from gateway.admin.access import Role
 from gateway.admin.api import (
     Arguments,
     BadArguments,
-    BindArguments,
-    DeviceView,
-    EnrolArguments,
-    ImportArguments,
-    ImportView,
-    ListArguments,
-    MoveArguments,
-    Page,
     Progress,
-    RegistryApi,
-    RuleView,
-    ShowArguments,
-    SightingApi,
-    SightingsApi,
-    SightingsArguments,
-    SightingView,
 )
-from gateway.clock import iso_time
-from gateway.errors import NoSuchThing, OperatorError
-from gateway.store.store import Device
+from gateway.errors import NoSuchThing
 
 Json = dict[str, Any]
 ArgumentsT = TypeVar("ArgumentsT", bound=Arguments)
@@ -142,149 +125,3 @@ def parse(kind: type[ArgumentsT], arguments: Mapping[str, Any]) -> ArgumentsT:
             for problem in error.errors(include_url=False, include_input=False)
         )
         raise BadArguments("; ".join(problems)) from None
-
-
-class TerminalOperations(Operations):
-    """What can be done with terminals, over a registry."""
-
-    def __init__(self, registry: RegistryApi, sightings: SightingsApi | None = None) -> None:
-        self._registry = registry
-        self._sightings = sightings
-        super().__init__(
-            {
-                "enrol": self._change(EnrolArguments, self.enrol),
-                "show": Operation(ShowArguments, self.show),
-                "list": Operation(ListArguments, self.page),
-                "sightings": Operation(SightingsArguments, self.sighted),
-                "activate": self._change(MoveArguments, self.activate),
-                "suspend": self._change(MoveArguments, self.suspend),
-                "resume": self._change(MoveArguments, self.resume),
-                "bind": self._change(BindArguments, self.bind, Role.KEYS),
-                "import": Operation(
-                    ImportArguments, self.import_csv, Role.OPERATOR, long=frozenset(("csv",))
-                ),
-            }
-        )
-
-    def _change(
-        self,
-        arguments: type[Arguments],
-        run: Callable[[Any, Progress | None], Awaitable[object]],
-        role: Role = Role.OPERATOR,
-    ) -> Operation:
-        return Operation(arguments, run, role, subject="terminal_id", old=self._before)
-
-    async def _before(
-        self, arguments: EnrolArguments | MoveArguments | BindArguments
-    ) -> DeviceView | None:
-        try:
-            return self._view(self._registry.get(arguments.terminal_id))
-        except OperatorError:
-            return None
-
-    async def enrol(self, arguments: EnrolArguments, _: Progress | None = None) -> DeviceView:
-        return self._view(await self._registry.enrol(**arguments.model_dump()))
-
-    async def show(self, arguments: ShowArguments, _: Progress | None = None) -> DeviceView:
-        return self._view(self._registry.get(arguments.terminal_id))
-
-    async def page(self, arguments: ListArguments, _: Progress | None = None) -> Page:
-        devices = self._registry.select(
-            after=arguments.after.ljust(8) if arguments.after else "",
-            limit=arguments.limit + 1,
-            state=arguments.state,
-            silent_for_s=arguments.silent_for_s,
-        )
-        shown = devices[: arguments.limit]
-        return {
-            "devices": [self._view(device) for device in shown],
-            "rules": [] if arguments.after else self._rules(),
-            "next": shown[-1].terminal_id.rstrip() if len(devices) > len(shown) else "",
-        }
-
-    async def sighted(
-        self, arguments: SightingsArguments, _: Progress | None = None
-    ) -> dict[str, list[SightingView]]:
-        """Where blocked and suspended devices were seen, the latest first."""
-        found: Sequence[SightingApi] = ()
-        if self._sightings is not None:
-            found = self._sightings.of(arguments.terminal_id, limit=arguments.limit)
-        return {
-            "sightings": [
-                {
-                    "terminal_id": one.attempt.terminal_id,
-                    "first": iso_time(one.first_ms),
-                    "last": iso_time(one.last_ms),
-                    "count": one.count,
-                    "listener": one.attempt.listener,
-                    "address": one.attempt.address,
-                    "certificate_sha256": one.attempt.certificate_sha256,
-                    "why": one.attempt.why,
-                }
-                for one in found
-            ]
-        }
-
-    async def activate(self, arguments: MoveArguments, _: Progress | None = None) -> DeviceView:
-        return self._view(await self._registry.activate(arguments.terminal_id, arguments.reason))
-
-    async def suspend(self, arguments: MoveArguments, _: Progress | None = None) -> DeviceView:
-        return self._view(await self._registry.suspend(arguments.terminal_id, arguments.reason))
-
-    async def resume(self, arguments: MoveArguments, _: Progress | None = None) -> DeviceView:
-        return self._view(await self._registry.resume(arguments.terminal_id, arguments.reason))
-
-    async def bind(self, arguments: BindArguments, _: Progress | None = None) -> DeviceView:
-        return self._view(
-            await self._registry.bind_certificate(
-                arguments.terminal_id, arguments.certificate_sha256
-            )
-        )
-
-    async def import_csv(
-        self, arguments: ImportArguments, progress: Progress | None = None
-    ) -> ImportView:
-        done = await self._registry.import_csv(
-            arguments.csv,
-            activate=arguments.activate,
-            merchant_id=arguments.merchant_id,
-            progress=progress,
-        )
-        return {"added": done.added, "completed": done.completed, "unchanged": done.unchanged}
-
-    def _view(self, device: Device) -> DeviceView:
-        seen_ms = self._registry.last_seen_ms(device)
-        return {
-            "terminal_id": device.terminal_id.rstrip(),
-            "merchant_id": device.merchant_id,
-            "state": str(device.state),
-            "profile": device.profile,
-            "activation": device.activation,
-            "certificate_sha256": device.certificate_sha256,
-            "serial": device.serial,
-            "model": device.model,
-            "place": device.place,
-            "networks": device.networks,
-            "enrolled": iso_time(device.enrolled_ms) if device.enrolled_ms else "",
-            "last_seen": iso_time(seen_ms) if seen_ms else "",
-            "from_rule": device.device_id == 0,
-            "group": device.group,
-            "inspected": device.inspected,
-            "inspected_by": device.inspected_by,
-            "state_reason": device.state_reason,
-            "state_since": iso_time(device.state_since_ms) if device.state_since_ms else "",
-            "until": iso_time(device.until_ms) if device.until_ms else "",
-            "keys_of": device.keys_of.rstrip(),
-            "inherits": " ".join(f"{one.rstrip()}/{number}" for one, number in device.inherits),
-        }
-
-    def _rules(self) -> list[RuleView]:
-        return [
-            {
-                "terminals": rule.text,
-                "count": len(rule.terminals),
-                "merchant_id": rule.merchant_id,
-                "profile": rule.profile,
-            }
-            for rule in self._registry.rules
-        ]

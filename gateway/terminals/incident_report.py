@@ -139,11 +139,11 @@ def report_of(
 def markdown(report: Json) -> str:
     """A report for people."""
     incident, device = report["incident"], report.get("device", {})
+    why = _cell(incident["reason"]) or "no reason given"
     lines = [
         f"# Incident {incident['number']}: {incident['terminal_id']} {incident['kind']}",
         "",
-        f"Opened {incident['opened']} by {_cell(incident['opened_by'])}:"
-        f" {_cell(incident['reason']) or 'no reason given'}.",
+        f"Opened {incident['opened']} by {_cell(incident['opened_by'])}: {why}.",
         f"Closed {incident['closed']}." if incident["closed"] else "Open.",
         "",
         "## Device",

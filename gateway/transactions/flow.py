@@ -119,6 +119,10 @@ class Flow:
     def under_way(self) -> int:
         return len(self._under_way)
 
+    def busy(self, terminal_id: str) -> bool:
+        """Whether a transaction of a terminal is under way."""
+        return any(one.draft.terminal_id == terminal_id for one in self._under_way.values())
+
     @property
     def version(self) -> Version:
         """What new requests are decided by."""

@@ -14,8 +14,8 @@ import trio.testing
 
 from gateway.admin.api import AdminApi, Status, UpstreamStatus
 from gateway.admin.configuration import ConfigurationOperations
-from gateway.admin.operations import TerminalOperations
 from gateway.admin.server import serve_admin
+from gateway.admin.terminals import TerminalOperations
 from gateway.admin.transactions import ReversalOperations, TransactionOperations
 from gateway.clock import SystemClock
 from gateway.errors import InDoubt, OperatorError

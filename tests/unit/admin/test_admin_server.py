@@ -19,8 +19,9 @@ from gateway.admin import server
 from gateway.admin.access import user_name
 from gateway.admin.api import Arguments, BadArguments, Status
 from gateway.admin.client import AdminClient, DaemonNotRunning
-from gateway.admin.operations import Operation, Operations, TerminalOperations
+from gateway.admin.operations import Operation, Operations
 from gateway.admin.server import serve_admin
+from gateway.admin.terminals import TerminalOperations
 from gateway.admin.transactions import ReversalOperations, TransactionOperations
 from gateway.clock import SystemClock
 from gateway.errors import NoSuchThing, OperatorError

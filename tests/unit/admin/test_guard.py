@@ -14,7 +14,7 @@ import trio
 from gateway.admin.access import Caller, Peer, Role, caller_of, user_name
 from gateway.admin.api import AdminApi, BadArguments
 from gateway.admin.guard import ApprovalWanted, NotAllowed
-from gateway.admin.operations import TerminalOperations
+from gateway.admin.terminals import TerminalOperations
 from gateway.clock import SystemClock, VirtualClock
 from gateway.errors import NoSuchThing, OperatorError
 from gateway.settings.schema_operators import Approvals, Operator
@@ -114,7 +114,7 @@ async def test_a_change_is_written_down_before_and_after(tmp_path: Path) -> None
         "begun",
         "T1",
     )
-    assert begun["new"] == {"terminal_id": "T1", "reason": "stolen?"}
+    assert begun["new"] == {"terminal_id": "T1", "reason": "stolen?", "until_ms": 0}
     assert (done["outcome"], done["refers"]) == ("done", begun["seq"])
     assert (done["old"]["state"], done["new"]["state"]) == ("active", "suspended")
     assert (done["who"], done["uid"], done["pid"], done["origin"]) == ("anna", 60_001, 7, "socket")
