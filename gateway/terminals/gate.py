@@ -48,18 +48,23 @@ class Gate:
         clock: Clock,
         blocklists: Callable[[], Blocklists] = lambda: EMPTY,
         noted: Callable[[Attempt], None] = lambda _: None,
+        locked_out: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        """`blocklists` gives the lists that are in force."""
+        """`blocklists` gives the lists that are in force; `locked_out` says whether too many wrong
+        MACs came from an address."""
         self._devices = devices
         self._clock = clock
         self._blocklists = blocklists
         self._noted = noted
+        self._locked_out = locked_out
 
     # --- whoever comes ------------------------------------------------------------------------
 
     def address(self, address: str, *, listener: str) -> Blocked | None:
         """At accept."""
         blocked = self._address(address)
+        if blocked is None and self._locked_out(address):
+            blocked = Blocked(Reason.MAC_FAILED, "locked out")
         if blocked is not None:
             self._note(blocked, listener=listener, address=address)
         return blocked

@@ -77,13 +77,19 @@ class Outcomes:
             unheard=approved and request.kind in REVERSIBLE_KINDS,
         )
 
-    async def in_doubt(self, request: Request, transaction: Transaction) -> Reply:
-        """Never resent. What its kind is owed is on disk before the terminal is told no."""
+    async def in_doubt(
+        self, request: Request, transaction: Transaction, *, unbelieved: bool = False
+    ) -> Reply:
+        """Never resent. What its kind is owed is on disk before the terminal is told no.
+
+        `unbelieved`: an answer came, and its MAC was wrong; the reversal may say so.
+        """
         code = response_code(Reason.NO_ANSWER, request.code_set)
         reply = replies.refusal(request.message, code)
         doubt = after(State.SENT, Happening.IN_DOUBT)
         if request.kind in REVERSIBLE_KINDS:
-            await self._owe(transaction, reply, after(doubt, Happening.REVERSAL_OWED))
+            state = after(doubt, Happening.REVERSAL_OWED)
+            await self._owe(transaction, reply, state, unbelieved=unbelieved)
         elif request.kind in ADVICE_KINDS:
             # The same advice again, to the same upstream, until it is answered.
             if request.version.policy.keeps_advices(request.device.profile):
@@ -139,10 +145,14 @@ class Outcomes:
             )
         )
 
-    async def _owe(self, transaction: Transaction, reply: Message, state: State) -> None:
+    async def _owe(
+        self, transaction: Transaction, reply: Message, state: State, *, unbelieved: bool = False
+    ) -> None:
         advice = state is State.ADVICE_OWED
         upstream = self._pool.get(transaction.upstream)
         reason = upstream.settings.reversal_reason if upstream is not None else ""
+        if unbelieved and upstream is not None:
+            reason = upstream.settings.keys.bad_mac_reason or reason
         await self._reversals.owe_regardless(
             transaction.upstream_stan,
             OweReversal(
