@@ -29,8 +29,8 @@ from gateway.admin.errors import ErrorOperations
 from gateway.admin.explain import ExplainOperations
 from gateway.admin.gaps import GapOperations
 from gateway.admin.guard import Guard
-from gateway.admin.operations import TerminalOperations
 from gateway.admin.server import serve_admin
+from gateway.admin.terminals import TerminalOperations
 from gateway.admin.transactions import ReversalOperations, TransactionOperations
 from gateway.admin.upstreams import UpstreamOperations, Views
 from gateway.assembly import DESCRIPTORS_SPARE, open_node, pending_of
@@ -219,6 +219,7 @@ async def _serve(
         await background.start(node.delivery.run)
         await background.start(node.sightings.run)
         await background.start(node.cutting.run)
+        await background.start(node.life.run)
         await background.start(_retention(node).run)
         background.start_soon(housekeeping.watch_certificates)
         background.start_soon(housekeeping.keep_last_seen)
@@ -275,7 +276,7 @@ async def _serve_admin(
         "config": ConfigurationOperations(reloader),
         "errors": ErrorOperations(node.rejected_frames),
         "explain": _explaining(node),
-        "terminals": TerminalOperations(node.registry, node.sightings),
+        "terminals": TerminalOperations(node.registry, node.sightings, node.life),
         "transactions": TransactionOperations(
             store=node.store, clock=node.clock, grace_s=settings.repeats.undelivered_grace_s
         ),

@@ -14,18 +14,23 @@ from gateway.admin.api import Progress
 from gateway.admin.approvals import PendingApprovals
 from gateway.admin.client import AdminClient
 from gateway.admin.guard import Guard
-from gateway.admin.operations import Operations, TerminalOperations
+from gateway.admin.operations import Operations
+from gateway.admin.terminals import TerminalOperations
 from gateway.admin.transactions import ReversalOperations, TransactionOperations
 from gateway.cli.ask import client_of
 from gateway.clock import SystemClock
+from gateway.policy.response_codes import APPROVED
 from gateway.settings import loader
 from gateway.settings.loader import Configuration
-from gateway.settings.schema import Settings
 from gateway.store.store import Store
 from gateway.telemetry.audit import AuditLog, opened
 from gateway.telemetry.events import Event
+from gateway.terminals.device_life import life_of
+from gateway.terminals.readiness import missing
 from gateway.terminals.registry import Registry
 from gateway.terminals.sightings import Sightings
+from gateway.terminals.surroundings import Surroundings
+from gateway.transactions.open_batches import OpenBatches
 
 T = TypeVar("T")
 
@@ -49,9 +54,11 @@ def with_terminals(config: Path, command: Callable[[Run], Awaitable[T]]) -> T:
 def with_transactions(config: Path, command: Callable[[Run], Awaitable[T]]) -> T:
     """As `with_terminals`, for operations on transactions."""
 
-    async def made(store: Store, settings: Settings) -> Operations:
+    async def made(store: Store, configuration: Configuration) -> Operations:
         return TransactionOperations(
-            store=store, clock=SystemClock(), grace_s=settings.repeats.undelivered_grace_s
+            store=store,
+            clock=SystemClock(),
+            grace_s=configuration.settings.repeats.undelivered_grace_s,
         )
 
     return _reach(config, "transactions", command, made)
@@ -60,7 +67,7 @@ def with_transactions(config: Path, command: Callable[[Run], Awaitable[T]]) -> T
 def with_reversals(config: Path, command: Callable[[Run], Awaitable[T]]) -> T:
     """As `with_terminals`, for operations on reversals; without a daemon they can be looked at."""
 
-    async def made(store: Store, _: Settings) -> Operations:
+    async def made(store: Store, _: Configuration) -> Operations:
         return ReversalOperations(store=store, reversals=None, clock=SystemClock())
 
     return _reach(config, "reversals", command, made)
@@ -96,11 +103,16 @@ def with_blocklists(config: Path, operation: str, arguments: Mapping[str, Any]) 
 def with_gaps(config: Path, command: Callable[[Run], Awaitable[T]]) -> T:
     """As `with_terminals`, for what fell between a backup and its restore."""
 
-    async def made(store: Store, settings: Settings) -> Operations:
+    async def made(store: Store, configuration: Configuration) -> Operations:
         from gateway.admin.gaps import GapOperations
         from gateway.transactions.gaps import Gaps
 
-        gaps = Gaps(store=store, settings=settings.restore, clock=SystemClock(), emit=_unheard)
+        gaps = Gaps(
+            store=store,
+            settings=configuration.settings.restore,
+            clock=SystemClock(),
+            emit=_unheard,
+        )
         await gaps.restore()
         return GapOperations(gaps)
 
@@ -139,7 +151,7 @@ def _reach(
     config: Path,
     group: str,
     command: Callable[[Run], Awaitable[T]],
-    made: Callable[[Store, Settings], Awaitable[Operations]],
+    made: Callable[[Store, Configuration], Awaitable[Operations]],
 ) -> T:
     client = client_of(config)
     if client.answers():
@@ -147,14 +159,15 @@ def _reach(
 
     async def directly() -> T:
         async with _store_of(config) as (store, configuration):
-            operations = await made(store, configuration.settings)
             async with opened(_audit_log(configuration)) as audit:
+                operations = await made(store, configuration)
                 return await command(await _guarded(group, operations, configuration, audit))
 
     return trio.run(directly)
 
 
-async def _terminals(store: Store, settings: Settings) -> Operations:
+async def _terminals(store: Store, configuration: Configuration) -> Operations:
+    settings = configuration.settings
     registry = await Registry.load(
         store,
         ranges=settings.registry.ranges,
@@ -171,7 +184,33 @@ async def _terminals(store: Store, settings: Settings) -> Operations:
         subjects_max=settings.registry.sighted_max,
     )
     await sightings.restore()
-    return TerminalOperations(registry, sightings)
+    batches = OpenBatches(store=store, clock=SystemClock())
+    await batches.restore()
+    keys = await store.keys()
+    registry.missing = lambda device: missing(
+        device, settings.profiles, lambda owner: [key for key in keys if key.owner == owner]
+    )
+    codes = {upstream.name: upstream.approving_codes for upstream in settings.upstreams}
+    life = life_of(
+        lambda: configuration,
+        Surroundings(
+            registry=registry,
+            store=store,
+            batches=batches,
+            clock=SystemClock(),
+            approving=lambda upstream: codes.get(upstream, [APPROVED]),
+        ),
+        original_days=settings.repeats.original_days,
+        sightings=sightings,
+        emit=_unheard,
+        write_down=_not_written_down,
+    )
+    await life.restore()
+    return TerminalOperations(registry, sightings, life)
+
+
+async def _not_written_down(action: str, subject: str, new: Mapping[str, object]) -> None:
+    """Nothing happens by itself where no daemon runs."""
 
 
 def _audit_log(configuration: Configuration) -> AuditLog:
