@@ -69,6 +69,7 @@ _COMMANDS = {
     "dialect": _Command(
         "gateway.cli.dialect", "app", "How messages are written: show, check, compare, try."
     ),
+    "keys": _Command("gateway.cli.keys", "app", "Keys of terminals, upstreams and the gateway."),
     "certs": _Command("gateway.cli.certs", "app", "The gateway's own certificate authority."),
 }
 

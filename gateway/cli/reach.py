@@ -100,6 +100,32 @@ def with_blocklists(config: Path, operation: str, arguments: Mapping[str, Any]) 
     return trio.run(directly)
 
 
+def with_keys(
+    config: Path,
+    operation: str,
+    arguments: Mapping[str, Any],
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """An operation on keys: by the daemon, or on the keyring and the store where none runs.
+
+    Raises SettingsError, OperatorError, KeyUnavailable and StoreError.
+    """
+    client = client_of(config)
+    if client.answers():
+        return client.run("keys", operation, arguments, progress)
+
+    async def directly() -> dict[str, Any]:
+        from gateway.cli.keys_offline import key_operations
+
+        async with _store_of(config) as (store, configuration):
+            operations = await key_operations(store, configuration)
+            async with opened(_audit_log(configuration)) as audit:
+                run = await _guarded("keys", operations, configuration, audit)
+                return await run(operation, arguments, progress)
+
+    return trio.run(directly)
+
+
 def with_gaps(config: Path, command: Callable[[Run], Awaitable[T]]) -> T:
     """As `with_terminals`, for what fell between a backup and its restore."""
 

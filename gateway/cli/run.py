@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +13,9 @@ import typer
 
 from gateway.daemon import run_node
 from gateway.errors import GatewayError, InvariantBroken
+from gateway.keys.components import Component
 from gateway.settings.findings import SettingsError
-from gateway.settings.loader import load
+from gateway.settings.loader import Configuration, load
 
 
 def run(
@@ -32,7 +35,9 @@ def run(
         raise typer.Exit(1) from None
     failed = False
     try:
-        trio.run(run_node, configuration)
+        components = _components(configuration)
+        ask = None if components is None else lambda _: components
+        trio.run(partial(run_node, configuration, ask=ask))
     except* (GatewayError, OSError) as group:
         failed = True
         for one in _leaves(group):
@@ -43,6 +48,18 @@ def run(
             print(f"gateway: stopped, since it must not go on: {one}", file=sys.stderr)
     if failed:
         raise typer.Exit(1)
+
+
+def _components(configuration: Configuration) -> Sequence[Component] | None:
+    """The components of a key-encryption key that is in no files, asked for before the start."""
+    kek = configuration.settings.keys.kek
+    if kek is None or kek.source != "components" or kek.component_files:
+        return None
+    if not sys.stdin.isatty():
+        return None  # the start says what to do about it
+    from gateway.cli.key_prompts import ask_kek
+
+    return ask_kek("keys.kek")
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
