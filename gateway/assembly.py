@@ -20,7 +20,7 @@ from gateway.clock import Clock
 from gateway.errors import InvariantBroken, StoreError
 from gateway.faults import Fault
 from gateway.keys.holdings import KeyHoldings
-from gateway.keys.kek_settings import Ask, open_own_keys
+from gateway.keys.kek_settings import Ask, open_own_keys, pin_ciphers_of
 from gateway.keys.key_table import KeyTable
 from gateway.keys.message_module import SoftwareMessageSecurity
 from gateway.keys.own_keys import OwnKeys
@@ -376,7 +376,11 @@ async def _keys(own: OwnKeys, store: Store, *, keys_max: int) -> KeyHoldings:
         own=own,
         table=KeyTable(await store.keys(), keys_max=keys_max),
         security=SoftwareSecurityModule(own.keyring()),
-        messages=SoftwareMessageSecurity(unwrap=own.wrapping.unwrap, wrap=own.wrapping.wrap),
+        messages=SoftwareMessageSecurity(
+            unwrap=own.wrapping.unwrap,
+            wrap=own.wrapping.wrap,
+            pin_ciphers=pin_ciphers_of(own.wrapping),
+        ),
     )
 
 

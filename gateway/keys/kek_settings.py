@@ -14,7 +14,8 @@ from gateway.keys.kek_sources import (
     PassphraseSource,
     TokenSource,
 )
-from gateway.keys.key_encryption import KeyEncryption
+from gateway.keys.key_encryption import KeyEncryption, KeyWrapping
+from gateway.keys.message_module import PinCiphers
 from gateway.keys.own_keys import OwnKeys
 from gateway.keys.secret_files import read_secret
 from gateway.settings.schema_keys import Kek, Keys
@@ -82,6 +83,20 @@ def _token(kek: Kek, resolve: Resolve, what: str) -> TokenSource:
         return open_token(module, token_label=kek.token_label, key_label=kek.key_label, pin=pin)
 
     return TokenSource(opened, description=f"the token {kek.token_label}")
+
+
+def pin_ciphers_of(wrapping: KeyWrapping) -> PinCiphers | None:
+    """Where PIN keys are used instead of in this process: inside the token of the key-encryption
+    key in force. None where that is no token's, or its key may not unwrap others."""
+    try:
+        from gateway.keys.hsm import TokenKeyEncryption
+        from gateway.keys.hsm_pins import TokenPinCiphers
+    except ImportError:
+        return None  # without the library there is no token either
+    kek = wrapping.in_force
+    if isinstance(kek, TokenKeyEncryption) and kek.keeps_keys_inside:
+        return TokenPinCiphers(kek)
+    return None
 
 
 def open_own_keys(keys: Keys, resolve: Resolve, *, now_ms: int, ask: Ask | None = None) -> OwnKeys:

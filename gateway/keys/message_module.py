@@ -7,6 +7,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 from gateway.errors import KeyUnavailable, OperatorError
 from gateway.keys import dukpt_aes, dukpt_tdes, key_block
@@ -15,7 +16,7 @@ from gateway.keys.check_value import check_value
 from gateway.keys.des_keys import is_weak, with_odd_parity
 from gateway.keys.mac import WIRE_BYTES, MacFunction, mac_function
 from gateway.keys.message_security import KeyForm, MacScheme, MalformedPin, PinFormat, PinKey
-from gateway.keys.pin_block import deciphered, encipher
+from gateway.keys.pin_block import PinCipher, deciphered, encipher
 from gateway.keys.records import KeyAlgorithm, KeyPurpose, StoredKey, StoredKeyState
 from gateway.keys.usage import (
     DATA_KEYS,
@@ -34,6 +35,18 @@ _BLOCK_VERSIONS = {KeyForm.TR31_B: "B", KeyForm.TR31_D: "D"}
 HELD_MAX = 20_000  # prepared keys; about 5 KiB each
 
 
+class PinCiphers(Protocol):
+    """PIN keys that are used somewhere else, as inside a token."""
+
+    def of(self, key: StoredKey) -> PinCipher | None:
+        """A key's cipher; None where it is to be used here. Raises KeyUnavailable."""
+        ...
+
+    def forget(self, owner: str) -> None:
+        """Drop whatever is held of an owner's keys."""
+        ...
+
+
 class SoftwareMessageSecurity:
     """MACs, PINs, data and keys with the keys of this process.
 
@@ -48,18 +61,20 @@ class SoftwareMessageSecurity:
     keys; that is why a software module claims no compliance (docs/keys.md).
     """
 
-    __slots__ = ("_held", "_held_max", "_random", "_unwrap", "_wrap")
+    __slots__ = ("_held", "_held_max", "_pin_ciphers", "_random", "_unwrap", "_wrap")
 
     def __init__(
         self,
         *,
         unwrap: Unwrap,
         wrap: Wrap,
+        pin_ciphers: PinCiphers | None = None,
         held_max: int = HELD_MAX,
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._unwrap = unwrap
         self._wrap = wrap
+        self._pin_ciphers = pin_ciphers
         self._held_max = held_max
         self._random = random
         # By wrapped value, which names a key and its version; the key is compared as well.
@@ -222,6 +237,8 @@ class SoftwareMessageSecurity:
         """Drop whatever is held in memory of an owner's clear keys."""
         for name in [name for name, held in self._held.items() if held.key.owner == owner]:
             del self._held[name]
+        if self._pin_ciphers is not None:
+            self._pin_ciphers.forget(owner)
 
     # --- what is held -------------------------------------------------------------------------
 
@@ -231,12 +248,13 @@ class SoftwareMessageSecurity:
             held.cipher = BlockCipher(key.algorithm, self._unwrap(key))
         return held.cipher
 
-    def _pin_cipher(self, pin_key: PinKey) -> BlockCipher:
+    def _pin_cipher(self, pin_key: PinKey) -> PinCipher:
         key = pin_key.key
         if key.purpose is not KeyPurpose.BASE_DERIVATION:
             if pin_key.ksn:
                 raise KeyUnavailable(f"{key.name} came with a KSN, and derives no keys")
-            return self._cipher(key)
+            elsewhere = self._pin_ciphers.of(key) if self._pin_ciphers is not None else None
+            return self._cipher(key) if elsewhere is None else elsewhere
         held = self._of(key)
         if held.base is None:
             held.base = self._unwrap(key)

@@ -9,13 +9,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from gateway.errors import KeyUnavailable
-from gateway.keys.block_ciphers import AES_FAMILY, DES_FAMILY, BlockCipher
+from gateway.keys.block_ciphers import AES_FAMILY, DES_FAMILY
 from gateway.keys.message_security import MalformedPin, PinFormat
 from gateway.keys.records import KeyAlgorithm
 
 Random = Callable[[int], bytes]
+
+
+class PinCipher(Protocol):
+    """What enciphers PIN blocks: a `BlockCipher`, or a key that is somewhere else."""
+
+    @property
+    def algorithm(self) -> KeyAlgorithm:
+        """What the key is used with."""
+        ...
+
+    @property
+    def block_bytes(self) -> int:
+        """The length of its block."""
+        ...
+
+    def encrypt(self, data: bytes | bytearray | memoryview) -> bytes:
+        """Each block by itself."""
+        ...
+
+    def decrypt_into(self, data: bytes | bytearray | memoryview, out: bytearray) -> None:
+        """Each block by itself again, to the start of `out`, which is longer by a block."""
+        ...
+
 
 PIN_DIGITS_MIN = 4
 PIN_DIGITS_MAX = 12
@@ -58,7 +82,7 @@ def wipe(buffer: bytearray) -> None:
 
 @contextmanager
 def deciphered(
-    cipher: BlockCipher, block: bytes, *, pin_format: PinFormat, pan: str
+    cipher: PinCipher, block: bytes, *, pin_format: PinFormat, pan: str
 ) -> Iterator[bytearray]:
     """The PIN in a block, wiped when the context ends.
 
@@ -101,7 +125,7 @@ def deciphered(
 
 
 def encipher(
-    cipher: BlockCipher, pin: bytearray, *, pin_format: PinFormat, pan: str, random: Random
+    cipher: PinCipher, pin: bytearray, *, pin_format: PinFormat, pan: str, random: Random
 ) -> bytes:
     """A PIN as an enciphered block of the cipher's size.
 
@@ -137,7 +161,7 @@ def encipher(
             wipe(buffer)
 
 
-def _check_pairing(cipher: BlockCipher, pin_format: PinFormat) -> None:
+def _check_pairing(cipher: PinCipher, pin_format: PinFormat) -> None:
     if not carries(cipher.algorithm, pin_format):
         raise KeyUnavailable(
             f"a {cipher.algorithm.value} key does not carry PIN blocks of format "
