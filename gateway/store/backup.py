@@ -114,7 +114,7 @@ def _add_keyring(writer: BundleWriter, path: Path) -> list[str]:
             f"{path}: holds its keys in the clear, and a backup never does: keep a copy of it apart"
         ]
     writer.add(bundle.KEYRING, content, len(content))
-    return []
+    return [f"the key-encryption key of {path}: without it nothing sealed opens; keep it apart"]
 
 
 # --- the audit log --------------------------------------------------------------------------------

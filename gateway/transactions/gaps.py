@@ -380,7 +380,7 @@ def _own_times(message: Message) -> Iterator[str]:
         yield local[2:]
     elif len(local) == 6 and len(message.get(LOCAL_DATE)) == 4:
         yield message.get(LOCAL_DATE) + local
-    elif message.get(TRANSMISSION_TIME):
+    elif len(message.get(TRANSMISSION_TIME)) == 10:
         yield message.get(TRANSMISSION_TIME)
 
 
