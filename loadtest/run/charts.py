@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -16,7 +16,7 @@ _TIME_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_20
 _TIME_TICKS_MAX = 6
 _COLUMNS_MAX = 100  # that tell their figures when they are pointed at
 _WIDE = 50.0  # from least to most: above it a scale is logarithmic
-_LABEL_LEFT = 0.9  # from here a mark's label stands on its left
+_LABEL_LEFT = 0.94  # from here on a label stands on the left of its place
 _NINES = (50.0, 90.0, 99.0, 99.9, 99.99)
 
 
@@ -229,10 +229,10 @@ def _legend(curves: Sequence[Curve]) -> str:
     return f'<span class="legend">{items}</span>' if len(listed) > 1 else ""
 
 
-def _labels(scale: Scale, text: object, side: str) -> str:
-    told = text if callable(text) else str
+def _labels(scale: Scale, text: Callable[[float], str], side: str) -> str:
     return "".join(
-        f'<span style="{side}:{100 * scale.share(tick):.2f}%">{escape(told(tick))}</span>'
+        f'<span style="{side}:{100 * scale.share(tick):.2f}%"'
+        f"{' class=last' if scale.share(tick) > _LABEL_LEFT else ''}>{escape(text(tick))}</span>"
         for tick in scale.ticks
     )
 

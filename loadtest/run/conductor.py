@@ -214,6 +214,8 @@ class _Conductor:
         await self._tell({"start_monotonic_s": start_monotonic_s})
         board.start_s = trio.current_time() + start_monotonic_s - time.monotonic()
         nursery.start_soon(self._watch)
+        if self._owns:
+            nursery.start_soon(self._ask)
         if self._owns and not self._options.direct:
             nursery.start_soon(self._events.run, board.start_s)
         within_s = scenario.seconds + 2 * scenario.gateway.settle_s + _HELLO_S
@@ -261,20 +263,24 @@ class _Conductor:
         return 0 if found is None else found.fds
 
     async def _watch(self) -> None:
-        """Reads /proc and asks acquirers each second; raises ChildFailed where the gateway died."""
+        """Reads /proc each second; raises ChildFailed where the gateway died by itself."""
         number = 0
         while True:
             await trio.sleep_until(self._board.start_s + number * _SAMPLE_S)
             number += 1
             self._sample()
-            if self._owns:
-                await self._ask_acquirers()
-            if self._owns and not self._options.direct:
+            gateway = self._stand.gateway
+            dead = gateway is not None and gateway.process.poll() is not None
+            if gateway is not None and dead and not self._events.expects_death:
+                raise gateway.failure()
+
+    async def _ask(self) -> None:
+        """Asks acquirers and gateway how they do, as often as they answer."""
+        while True:
+            await self._ask_acquirers()
+            if not self._options.direct:
                 await self._ask_gateway()
-                gateway = self._stand.gateway
-                dead = gateway is not None and gateway.process.poll() is not None
-                if gateway is not None and dead and not self._events.expects_death:
-                    raise gateway.failure()
+            await trio.sleep(_SAMPLE_S)
 
     def _sample(self) -> None:
         at_s = self._board.at_s

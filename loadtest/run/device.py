@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from random import Random
 
 import trio
@@ -49,6 +50,7 @@ class Shared:
     in_flight: int = 0
     _second: int = -1
     _transmitted: str = ""
+    _weights: list[float] = field(default_factory=list)  # added up
 
     def transmitted(self, wall_ms: int) -> str:
         """DE7 of a moment; made once a second."""
@@ -63,7 +65,9 @@ class Shared:
         mix = self.scenario.mix
         if len(mix) == 1:
             return mix[0]
-        return self.random.choices(mix, [mixed.weight for mixed in mix])[0]
+        if not self._weights:
+            self._weights = list(accumulate(mixed.weight for mixed in mix))
+        return self.random.choices(mix, cum_weights=self._weights)[0]
 
 
 class Device:

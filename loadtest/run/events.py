@@ -20,6 +20,7 @@ from loadtest.stage import AcquirerSeat
 # Tells every worker something; devices are theirs.
 TellWorkers = Callable[[dict[str, object]], Awaitable[None]]
 
+_ASKING = ("reload", "block-terminals")  # they need a gateway that answers
 _WELL: dict[str, object] = {"mute": False, "reset": False, "response_code": "", "delay_ms": 0}
 
 
@@ -70,6 +71,8 @@ class Events:
         self.happened: list[Happened] = []
         self.restarts_s: list[float] = []  # how long a killed gateway took to answer again
         self.expects_death = False  # of the gateway: it is being killed
+        self._alive = trio.Event()
+        self._alive.set()
         self._scenario = scenario
         self._stand = stand
         self._tell_workers = tell_workers
@@ -96,11 +99,24 @@ class Events:
         happened = Happened(trio.current_time() - start_s, event.do)
         self.happened.append(happened)
         try:
-            happened.detail = await self._do[event.do](event)
-        except (OperatorError, ControlError) as error:
+            happened.detail = await self._done(event)
+        except (OperatorError, ControlError, ChildFailed) as error:
             raise ChildFailed(f"{event.do} at {happened.at_s:.1f} s: {error}") from None
         finally:
             happened.until_s = trio.current_time() - start_s
+
+    async def _done(self, event: Happening) -> str:
+        """What came of it; what asks a gateway that is killed just then asks the next one."""
+        while True:
+            gateway = self._stand.gateway
+            if event.do in _ASKING:
+                await self._alive.wait()
+            try:
+                return await self._do[event.do](event)
+            except (OperatorError, ChildFailed):
+                killed = self.expects_death or gateway is not self._stand.gateway
+                if event.do not in _ASKING or not killed:
+                    raise
 
     # --- what can happen -----------------------------------------------------------------------
 
@@ -109,12 +125,14 @@ class Events:
         if gateway is None:
             raise ChildFailed("there is no gateway to be killed")
         self.expects_death = True
+        self._alive = trio.Event()
         gateway.signal(signal.SIGKILL)
         await gateway.process.wait()
         await trio.sleep(event.lasts_s)
         began_s = trio.current_time()
         await self._stand.start_gateway()
         self.expects_death = False
+        self._alive.set()
         self.restarts_s.append(round(trio.current_time() - began_s, 2))
         return f"answered again {self.restarts_s[-1]:.2f} s after its start"
 

@@ -118,20 +118,20 @@ class Line:
         wanted = response_mti(mti)
         sent = False
         try:
-            with trio.fail_after(timeout_s):
+            with trio.move_on_after(timeout_s) as scope:
                 await stream.send_all(frame)
                 sent = True
                 while (answer := await reader.next()) is not None:
                     if answer.mti == wanted and answer.stan == stan:
                         return answer
                     self.strays += 1
-        except trio.TooSlowError:
-            if not sent:
-                self.drop()  # a send that was cut short leaves the stream unusable
-            raise NoAnswer("no answer in time") from None
         except _GONE as error:
             self.drop()
             raise NoAnswer(f"connection lost: {error.__cause__ or error}") from None
+        if scope.cancelled_caught:
+            if not sent:
+                self.drop()  # a send that was cut short leaves the stream unusable
+            raise NoAnswer("no answer in time")
         self.drop()
         raise NoAnswer("the gateway hung up")
 

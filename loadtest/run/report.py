@@ -35,7 +35,7 @@ _MORE_IS_BETTER = frozenset(
 )
 # They say what was run, not how well.
 _NEITHER = frozenset(("transactions", "declined", "repeats", "reversed", "disturbed"))
-_SAME = 0.02  # less than this is no difference that a run shows
+_SAME = 0.05  # less than this is no difference that one run shows
 _UPSTREAM_STYLES = ("s1", "s2", "s3", "s4")
 # Nothing may be fetched and nothing may run: the page is all there is.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -143,7 +143,8 @@ def _charts(result: Result, earlier: Result | None) -> str:
     series, seconds = result["series"], result["scenario"]["seconds"]
     x = time_scale(seconds)
     marks = list(_marks(result["events"]))
-    at_s = series["at_s"]
+    # What is counted over a step stands in its middle.
+    at_s = [min(seconds, at_s + series["step_s"] / 2) for at_s in series["at_s"]]
 
     def over_time(name: str, key: str, style: str, *, filled: bool = False) -> Curve:
         return Curve(name, list(zip(at_s, series[key], strict=True)), style, filled=filled)
@@ -153,10 +154,10 @@ def _charts(result: Result, earlier: Result | None) -> str:
             "Latency from the intended moment",
             "ms",
             [
-                over_time("p50", "p50_ms", "s1"),
-                over_time("p90", "p90_ms", "s2"),
-                over_time("p99", "p99_ms", "s3"),
                 over_time("longest", "max_ms", "faint"),
+                over_time("p99", "p99_ms", "s3"),
+                over_time("p90", "p90_ms", "s2"),
+                over_time("p50", "p50_ms", "s1"),
             ],
             x=x,
             x_text="time",
@@ -196,7 +197,7 @@ def _percentile_chart(result: Result, earlier: Result | None) -> str:
 
     curves = [Curve("this run", points(result), "s1")]
     if earlier is not None:
-        curves.append(Curve(f"earlier, {earlier['when'][:16]}", points(earlier), "faint"))
+        curves.append(Curve("the earlier run", points(earlier), "faint"))
     return chart(
         "Latency by percentile",
         "ms",
@@ -261,8 +262,9 @@ def _comparison(result: Result, earlier: Result | None) -> str:
                 f'<p class="note">{key}: {earlier["scenario"][key]:g} then,'
                 f" {result['scenario'][key]:g} now.</p>"
             )
-    head = f"<tr><th>figure</th><th>{escape(earlier['when'][:16])}</th><th>now</th><th></th></tr>"
-    table = _scrolling(f"<table>{head}{''.join(rows)}</table>")
+    when = escape(earlier["when"][:16].replace("T", " "))
+    head = f"<th>figure</th><th class='number'>{when}</th><th class='number'>now</th><th></th>"
+    table = _scrolling(f"<table><tr>{head}</tr>{''.join(rows)}</table>")
     return f"<section><h2>Compared with an earlier run</h2>{note}{table}</section>"
 
 

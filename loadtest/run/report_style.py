@@ -6,10 +6,10 @@ from __future__ import annotations
 STYLE = """
 :root{--back:#fcfcfa;--paper:#fff;--ink:#1d2329;--quiet:#5d6772;--rule:#dfe3e7;--grid:#eceff2;
 --s1:#0067a8;--s2:#c77700;--s3:#00805c;--s4:#a8508a;--faint:#9aa4ae;--bad:#c62f1d;--good:#00805c;
---band:#c7770033}
+--band:#c7770026}
 @media (prefers-color-scheme:dark){:root{--back:#14181c;--paper:#1b2126;--ink:#e6eaee;
 --quiet:#9ca8b3;--rule:#323b43;--grid:#283037;--s1:#5bb4ec;--s2:#f0ac3c;--s3:#35c99c;--s4:#e79cc9;
---faint:#6c7883;--bad:#ff7d6b;--good:#35c99c;--band:#f0ac3c33}}
+--faint:#6c7883;--bad:#ff7d6b;--good:#35c99c;--band:#f0ac3c26}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--back);color:var(--ink);
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
@@ -38,6 +38,7 @@ table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 td,th{padding:4px 14px 4px 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--rule);
 font-weight:400}
 th{color:var(--quiet);font-size:13px;white-space:nowrap}
+th.number{text-align:right}
 .number{text-align:right;white-space:nowrap}
 .mark{font-weight:700}
 tr.pass .mark{color:var(--good)}tr.fail .mark,tr.fail .number{color:var(--bad)}
@@ -69,6 +70,7 @@ line-height:1;white-space:nowrap}
 .x span{position:absolute;top:5px;transform:translateX(-50%);font-size:12px;color:var(--quiet);
 line-height:1;white-space:nowrap}
 .x span:first-child{transform:none}
+.x span.last{transform:translateX(-100%)}
 .area svg{position:absolute;inset:0;width:100%;height:100%;overflow:visible}
 .line,.grid{fill:none;vector-effect:non-scaling-stroke}
 .line{stroke:currentColor;stroke-width:1.6;stroke-linejoin:round}
@@ -79,6 +81,7 @@ line-height:1;white-space:nowrap}
 .column:hover{fill:currentColor;opacity:.08}
 .flag{position:absolute;top:-13px;transform:translateX(-50%);font-size:11px;line-height:1;
 color:var(--s2);font-weight:600;cursor:default}
+.flag.flip{transform:translateX(-100%)}
 .s1{color:var(--s1)}.s2{color:var(--s2)}.s3{color:var(--s3)}.s4{color:var(--s4)}
 .faint{color:var(--faint)}.bad{color:var(--bad)}
 @media (max-width:560px){main{padding:16px 12px 32px}.wide{display:none}

@@ -253,15 +253,17 @@ def _check_texts(document: dict[str, object], findings: Findings) -> None:
                 findings.error(("thresholds", number), *_halves(error))
     acquirers = document.get("acquirers")
     switches = acquirers.get("switches") if isinstance(acquirers, dict) else None
-    for number, text in enumerate(switches if isinstance(switches, list) else []):
-        if isinstance(text, str):
-            name, equals, value = text.partition("=")
-            try:
-                if not equals:
-                    raise BadSwitch(f"{text!r} is not a switch; NAME=VALUE would be")  # noqa: TRY301
-                Switches().changed({name: value})
-            except BadSwitch as error:
-                findings.error(("acquirers", "switches", number), *_halves(error))
+    if isinstance(switches, list) and all(isinstance(text, str) for text in switches):
+        pairs = [text.partition("=") for text in switches]
+        for number, (name, equals, _) in enumerate(pairs):
+            if not equals:
+                path = ("acquirers", "switches", number)
+                findings.error(path, f"{name!r} is not a switch", "NAME=VALUE would be")
+        try:
+            # All at once: some go only together.
+            Switches().changed({name: value for name, _, value in pairs})
+        except BadSwitch as error:
+            findings.error(("acquirers", "switches"), *_halves(error))
 
 
 def _halves(error: ValueError) -> tuple[str, str]:

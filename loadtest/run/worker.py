@@ -31,7 +31,7 @@ from loadtest.run.tally import Tally, Windows
 from loadtest.wire import shipped_wire
 
 _TELL_S = 1.0
-_LOOK_S = 0.5  # for idle connections that the gateway has closed
+_LOOK_S = 1.0  # for idle connections that the gateway has closed
 _LOOK_AT_ONCE = 250
 _CLOSING_AT_ONCE = 50
 _GC_THRESHOLD = 50_000
@@ -215,7 +215,7 @@ class Worker:
             due_s = trio.current_time() + pause_s
 
     async def _call_again(self, device: Device) -> None:
-        await device.reconnect(lambda: self._over)
+        await device.reconnect(lambda: self._over or device.blocked)
         self._away -= 1
         if not self._away and self._stormed_s < inf:
             tally = self._shared.tally
@@ -225,7 +225,7 @@ class Worker:
 
     def _send_away(self, device: Device) -> None:
         """Have a device call again, at once or after what it is doing."""
-        if not device.must_reconnect:
+        if not device.must_reconnect and not device.blocked:
             device.must_reconnect = True
             self._away += 1
             self._queue.call_away(device)
@@ -235,7 +235,7 @@ class Worker:
         while True:
             await trio.sleep(_LOOK_S)
             for number, device in enumerate(self._queue.idle):
-                if not device.line.is_open and not device.blocked:
+                if not device.line.is_open:
                     self._send_away(device)
                 if number % _LOOK_AT_ONCE == _LOOK_AT_ONCE - 1:
                     await trio.lowlevel.checkpoint()
