@@ -12,11 +12,12 @@ import typer
 
 from gateway.cli.output import FAILED, OK, Json, print_json, print_table, say
 from gateway.errors import OperatorError
+from gateway.wire import moov, packager
 from gateway.wire.codec import Codec
 from gateway.wire.dialect import Dialect, DialectError, dialect_of, load_dialects
 from gateway.wire.dumps import DUMP_BYTES_MAX
 from gateway.wire.message import Message
-from gateway.wire.packager import PACKAGER_BYTES_MAX, dialect_text
+from gateway.wire.packager import PACKAGER_BYTES_MAX, PackagerError
 
 app = typer.Typer(
     name="dialect",
@@ -145,9 +146,30 @@ def decode(
         for number, value in message.fields.items()
     }
     answer: dict[str, Any] = {"mti": message.mti, "fields": fields}
+    inside = _inside(codec.dialect, message, unmasked=unmasked)
+    if inside:
+        answer["elements"] = inside
     if message.pads:
         answer["pads"] = {str(number): pad for number, pad in message.pads.items()}
     print_json(answer)
+
+
+def _inside(dialect: Dialect, message: Message, *, unmasked: bool) -> dict[str, Any]:
+    """By field, what is inside it, or why that cannot be read; `encode` does not look at it."""
+    from gateway.cli.inspect import elements_as_json
+    from gateway.wire.inspection import parts
+    from gateway.wire.sub_elements import SubElementError
+
+    found: dict[str, Any] = {}
+    for number in message.fields:
+        try:
+            inside = parts(dialect, message, number, certain=True, unmasked=unmasked)
+        except SubElementError as error:
+            found[str(number)] = str(error)
+        else:
+            if inside:
+                found[str(number)] = elements_as_json(inside)
+    return found
 
 
 @app.command()
@@ -166,8 +188,13 @@ def encode(
 
 @app.command("import")
 def import_(
-    packager: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="A jPOS generic packager, XML.")
+    file: Annotated[
+        Path,
+        typer.Argument(
+            exists=True,
+            dir_okay=False,
+            help="A jPOS generic packager (XML), or a moov specification (JSON).",
+        ),
     ],
     name: Annotated[
         str, typer.Option("--name", help="What to call it; the file's name else.")
@@ -176,11 +203,19 @@ def import_(
         Path | None, typer.Option("--output", "-o", help="The dialect file to make.")
     ] = None,
 ) -> None:
-    """Make a dialect file of a jPOS generic packager; nothing that exists is written over."""
-    with packager.open("rb") as file:
-        content = file.read(PACKAGER_BYTES_MAX + 1)
-    own = name or re.sub(r"[^a-z0-9_.-]", "_", packager.stem.lower())[:40]
-    text = dialect_text(content, own)
+    """Make a dialect file of a jPOS packager or a moov-io/iso8583 specification.
+
+    What a dialect has no words for is named with its field, and nothing is made then; nothing that
+    exists is written over.
+    """
+    with file.open("rb") as opened:
+        content = opened.read(PACKAGER_BYTES_MAX + 1)
+    own = name or re.sub(r"[^a-z0-9_.-]", "_", file.stem.lower())[:40]
+    reader = moov if content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") else packager
+    try:
+        text = reader.dialect_text(content, own)
+    except PackagerError as error:
+        raise OperatorError(f"{file}: {error}") from None
     dialect = dialect_of(text, str(output or "the dialect made"))
     if output is None:
         typer.echo(text, nl=False)

@@ -38,22 +38,36 @@ def dialect_text(packager: bytes, name: str) -> str:
         raise PackagerError("the packager has no field 0 or 1: message type and bitmap are needed")
     mti = _heading(fields[_MTI], packed=("NUMERIC",))
     bitmap = _heading(fields[_BITMAP], packed=("BITMAP", "BINARY"))
+    return written(
+        name,
+        title="Made from a jPOS packager",
+        mti=mti,
+        bitmap=bitmap,
+        fields={
+            number: keys
+            for number, attributes in sorted(fields.items())
+            if number not in (_MTI, _BITMAP, _THIRD_BITMAP) and number <= _LAST
+            if (keys := _keys(attributes)) is not None
+        },
+    )
+
+
+def written(
+    name: str, *, title: str, mti: str, bitmap: str, fields: Mapping[int, Mapping[str, Any]]
+) -> str:
+    """A dialect file: encodings of message type and bitmap, and the keys of each field."""
     lines = [
         f"name = {json.dumps(name)}",
-        'title = "Made from a jPOS packager"',
+        f"title = {json.dumps(title, ensure_ascii=False)}",
         f'\n[mti]\ndata_enc = "{mti}"',
         f'\n[bitmap]\ndata_enc = "{bitmap}"',
         "\n[fields]",
     ]
-    for number, attributes in sorted(fields.items()):
-        if number in (_MTI, _BITMAP, _THIRD_BITMAP) or number > _LAST:
-            continue
-        keys = _keys(attributes)
-        if keys is not None:
-            table = ", ".join(
-                f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()
-            )
-            lines.append(f"{number} = {{ {table} }}")
+    for number, keys in fields.items():
+        table = ", ".join(
+            f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()
+        )
+        lines.append(f"{number} = {{ {table} }}")
     return "\n".join(lines) + "\n"
 
 

@@ -106,6 +106,8 @@ def test_every_dialect_is_guessed_from_an_ordinary_message(name: str) -> None:
     message = Message("1200" if "93" in name else "0200", own)
     body = Codec(dialect).encode(message)
     header = bytes(dialect.frame.header_bytes)
+    if dialect.frame.header_counts_itself:
+        header = bytes((len(header),)) + header[1:]
     tpdu = TPDU if dialect.frame.tpdu else b""
     frame = encode_frame(dialect.frame, body, tpdu, header)
     answer = json.loads(run("inspect", "--json", "--unmasked", frame.hex()).stdout)
