@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -33,13 +34,19 @@ from gateway.clock import iso_time
 from gateway.errors import OperatorError
 from gateway.settings.loader import load
 from gateway.transactions.archive import Archive, Manifest
+from gateway.transactions.device_archive import DeviceArchive
 from gateway.transactions.retention import archive_folder
 
 _DAY_MS = 86_400_000
+_DEVICE_COLUMNS = {  # of a deregistered device's records, by their kind
+    "event": ("at", "who", "what", "reason", "detail"),
+    "batch": ("number", "debits", "debits_minor", "credits", "credits_minor", "balanced"),
+    "transaction": ("created", "kind", "stan", "amount_minor", "card", "response_code", "state"),
+}
 
 app = typer.Typer(
     name="archive",
-    help="Transactions that left the store: masked, in compressed JSON-lines files, one a day.",
+    help="What left the store, masked: transactions, one file a day; devices, one file each.",
     no_args_is_help=True,
 )
 
@@ -49,28 +56,68 @@ def list_(json: Json = False, config: Config = DEFAULT_CONFIG) -> None:
     """List the files of the archive."""
     folder = _folder(config)
     manifests = Archive(folder).manifests()
+    devices = DeviceArchive(folder).manifests()
     if json:
-        print_json({"folder": str(folder), "files": [_shown(one) for one in manifests]})
+        files = [_shown(one) for one in manifests]
+        print_json(
+            {"folder": str(folder), "files": files, "devices": [asdict(one) for one in devices]}
+        )
         return
     print_table(
         ("day", "file", "transactions", "bytes"),
         [(one.day, one.file, str(one.transactions), str(one.bytes)) for one in manifests],
     )
-    say(f"{len(manifests)} files in {folder}", "dim")
+    if devices:
+        print_table(
+            ("device", "file", "transactions", "bytes"),
+            [(one.terminal_id, one.file, str(one.transactions), str(one.bytes)) for one in devices],
+        )
+    say(f"{len(manifests)} days and {len(devices)} devices in {folder}", "dim")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A device's terminal id, or its file.")],
+    limit: Limit = 50,
+    json: Json = False,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Show what was archived of a deregistered device: its history, incidents and transactions."""
+    archive = DeviceArchive(_folder(config))
+    manifest = archive.named(name)
+    fault = archive.faults(manifest)
+    if fault:
+        raise OperatorError(f"{manifest.file}: {fault}; restore it from a backup")
+    records: dict[str, list[dict[str, Any]]] = {}
+    for record in archive.records(manifest):
+        records.setdefault(record.pop("record"), []).append(record)
+    (device,) = records["device"]
+    if json:
+        print_json({"manifest": asdict(manifest), **records, "device": device})
+        return
+    for column in ("terminal_id", "merchant_id", "state", "profile", "serial", "model", "place"):
+        typer.echo(f"{column.replace('_', ' '):<20}{device[column] or '-'}")
+    for kind, columns in _DEVICE_COLUMNS.items():
+        rows = records.get(kind, [])
+        say(f"{len(rows)} of {kind}", "bold")
+        print_table(columns, [[str(row[one]) or "-" for one in columns] for row in rows[:limit]])
+    say(f"{manifest.file}, archived {manifest.archived}", "dim")
 
 
 @app.command()
 def verify(json: Json = False, config: Config = DEFAULT_CONFIG) -> None:
     """Read every file and compare it with its manifest; exit status 1 where one is damaged."""
-    archive = Archive(_folder(config))
-    manifests = archive.manifests()
+    archive, devices = Archive(_folder(config)), DeviceArchive(_folder(config))
+    manifests, of_devices = archive.manifests(), devices.manifests()
     faults = {one.file: fault for one in manifests if (fault := archive.faults(one))}
+    faults |= {one.file: fault for one in of_devices if (fault := devices.faults(one))}
+    files = len(manifests) + len(of_devices)
     if json:
-        print_json({"files": len(manifests), "faults": faults})
+        print_json({"files": files, "faults": faults})
     else:
         for file, fault in faults.items():
             say(f"{file}: {fault}", "red")
-        say(f"{len(manifests)} files, {len(faults)} damaged")
+        say(f"{files} files, {len(faults)} damaged")
     raise typer.Exit(FAILED if faults else 0)
 
 

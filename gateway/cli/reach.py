@@ -100,28 +100,22 @@ def with_blocklists(config: Path, operation: str, arguments: Mapping[str, Any]) 
     return trio.run(directly)
 
 
-def with_keys(
-    config: Path,
-    operation: str,
-    arguments: Mapping[str, Any],
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """An operation on keys: by the daemon, or on the keyring and the store where none runs.
+def with_keys(config: Path, command: Callable[[Run], Awaitable[T]]) -> T:
+    """As `with_terminals`, for keys; where no daemon runs the keyring is opened as by its start.
 
     Raises SettingsError, OperatorError, KeyUnavailable and StoreError.
     """
     client = client_of(config)
     if client.answers():
-        return client.run("keys", operation, arguments, progress)
+        return trio.run(command, _remotely(client, "keys"))
 
-    async def directly() -> dict[str, Any]:
+    async def directly() -> T:
         from gateway.cli.keys_offline import key_operations
 
         async with _store_of(config) as (store, configuration):
             operations = await key_operations(store, configuration)
             async with opened(_audit_log(configuration)) as audit:
-                run = await _guarded("keys", operations, configuration, audit)
-                return await run(operation, arguments, progress)
+                return await command(await _guarded("keys", operations, configuration, audit))
 
     return trio.run(directly)
 
@@ -185,8 +179,8 @@ def _reach(
 
     async def directly() -> T:
         async with _store_of(config) as (store, configuration):
+            operations = await made(store, configuration)
             async with opened(_audit_log(configuration)) as audit:
-                operations = await made(store, configuration)
                 return await command(await _guarded(group, operations, configuration, audit))
 
     return trio.run(directly)

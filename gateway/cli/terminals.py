@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from gateway.cli import terminal_life
 from gateway.cli.certificate_files import fingerprint
 from gateway.cli.output import (
     DEFAULT_CONFIG,
@@ -19,6 +21,7 @@ from gateway.cli.output import (
     print_json,
     print_table,
     say,
+    wall_ms,
     words,
 )
 from gateway.cli.reach import Run, with_terminals
@@ -51,6 +54,7 @@ def enrol(
     model: Annotated[str, typer.Option(help="Model of the device.")] = "",
     place: Annotated[str, typer.Option(help="Where it stands.")] = "",
     networks: Annotated[str, typer.Option(help="CIDR ranges it may call from.")] = "",
+    group: Annotated[str, typer.Option(help="The devices of one shop or chain.")] = "",
     certificate: CertificateFile = None,
     sha256: Sha256 = "",
     activate: Annotated[bool, typer.Option("--activate", help="Let it work at once.")] = False,
@@ -66,6 +70,7 @@ def enrol(
         "model": model,
         "place": place,
         "networks": networks,
+        "group": group,
         "certificate_sha256": _certificate_sha256(certificate, sha256),
     }
 
@@ -83,16 +88,34 @@ def list_(
         typer.Option(parser=duration_s, metavar="DURATION", help="Not heard of for 24h, 7d …"),
     ] = None,
     state: Annotated[DeviceState | None, typer.Option(help="Only those in this state.")] = None,
+    merchant: Annotated[str, typer.Option(help="Only those of this merchant.")] = "",
+    group: Annotated[str, typer.Option(help="Only those of this group.")] = "",
+    inspection_older_than: Annotated[
+        int | None,
+        typer.Option(min=0, max=10_000, metavar="DAYS", help="Not inspected for so many days."),
+    ] = None,
     json: Json = False,
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """List devices; those that a registry rule stands for appear once they were heard of."""
-    chosen = {"silent_for_s": silent_for, "state": state}
+    chosen: dict[str, Any] = {
+        "silent_for_s": silent_for,
+        "state": state,
+        "merchant_id": merchant,
+        "group": group,
+    }
+    if inspection_older_than is not None:
+        day = datetime.now(UTC) - timedelta(days=inspection_older_than)
+        chosen["inspected_before"] = f"{day:%Y-%m-%d}"
     devices, rules = with_terminals(config, _all_devices(chosen))
     if json:
         print_json({"devices": devices, "rules": rules})
         return
-    columns = ("terminal_id", "merchant_id", "state", "profile", "last_seen", "place")
+    columns = (
+        ("terminal_id", "merchant_id", "group", "state", "inspected", "inspected_by", "place")
+        if inspection_older_than is not None
+        else ("terminal_id", "merchant_id", "state", "profile", "last_seen", "place")
+    )
     print_table(
         [column.removesuffix("_id").replace("_", " ") for column in columns],
         [[device[column] or "-" for column in columns] for device in devices],
@@ -133,11 +156,16 @@ def activate(
 def suspend(
     terminal_id: TerminalId,
     reason: Reason = "",
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Resumes by itself then: 2026-11-21T20:33.")
+    ] = None,
     json: Json = False,
     config: Config = DEFAULT_CONFIG,
 ) -> None:
-    """Stop an active device: its next message is refused."""
-    _move("suspend", "suspended", terminal_id, reason, config, json=json)
+    """Stop an active device: its connections are cut, its messages refused."""
+    until_ms = 0 if until is None else wall_ms(until)
+    arguments = {"terminal_id": terminal_id, "reason": reason, "until_ms": until_ms}
+    _print_change(with_terminals(config, _one("suspend", arguments)), "suspended", json=json)
 
 
 @app.command()
@@ -218,8 +246,9 @@ def import_(
     """Add the devices of a CSV file, all or none; `devices.csv` of `gateway certs issue` is one.
 
     The first line names the columns: terminal_id, and any of merchant_id, state, profile, serial,
-    model, place, certificate_sha256, networks. Devices that exist get what they lack and lose
-    nothing, so the same file may be imported again.
+    model, place, certificate_sha256, networks, group, inspected, inspected_by. Devices that exist
+    get what they lack and lose nothing, so the same file may be imported again; a later inspection
+    takes the place of the one before.
     """
     arguments = {"csv": _text_of(file), "activate": activate, "merchant_id": merchant}
     console = words()
@@ -261,6 +290,9 @@ def export(
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OperatorError(f"{out} cannot be written: {error.strerror}") from None
+
+
+terminal_life.add_to(app)
 
 
 # --- helpers ----------------------------------------------------------------------------------

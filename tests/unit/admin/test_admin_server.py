@@ -313,7 +313,7 @@ async def test_refusals_arrive_as_what_they_are(folder: Path) -> None:
         with pytest.raises(BadArguments, match=r"terminal_id: Field required; place: Extra"):
             await daemon.terminals("show", place="x")
         with pytest.raises(BadArguments, match="state"):
-            await daemon.terminals("list", state="lost")
+            await daemon.terminals("list", state="sold")
         with pytest.raises(OperatorError, match="no merchant id"):
             await daemon.terminals("enrol", terminal_id="T1", merchant_id="")
         with pytest.raises(OperatorError, match=r"line 2: .*\n.*line 3"):
