@@ -1,0 +1,171 @@
+"""A backup's file: written whole or not at all, and refused where a byte of it is another."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import OperatorError
+from gateway.store import bundle
+from gateway.store.bundle import BundleWriter, Manifest
+from gateway.store.snapshot import Pace, StoreFacts
+
+PACE = Pace(step_pages=1, pause_s=0.0)
+FACTS = StoreFacts(
+    schema=1,
+    bytes=5,
+    transactions=1,
+    last_transaction_id=1,
+    open_intents=0,
+    reversals_owed=0,
+    reversals_given_up=0,
+    devices=0,
+    stans={"a": 999},
+)
+
+
+def written(file: Path, **members: bytes) -> str:
+    writer = BundleWriter(file, pace=PACE)
+    for name, content in (members or {"store": b"pages"}).items():
+        writer.add(f"{name}/file", content, len(content))
+    return writer.finish(manifest(writer))
+
+
+def manifest(writer: BundleWriter) -> Manifest:
+    return Manifest(
+        format=bundle.FORMAT,
+        gateway="1",
+        node="n",
+        taken_ms=1,
+        config_version="v",
+        paths={"config": "g.toml", "store": "s", "keyring": "k", "audit": ""},
+        store=FACTS,
+        audit_seq=0,
+        audit_hash="",
+        left_out=("a key",),
+        files=writer.members,
+    )
+
+
+def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
+    file = tmp_path / "b"
+    written(file, store=b"pages" * 500_000, keys=b"", audit=b"one\n")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [file]
+    found = bundle.read(file, into=tmp_path / "out")
+    assert [one.name for one in found.files] == ["store/file", "keys/file", "audit/file"]
+    assert (found.store, found.left_out) == (FACTS, ("a key",))
+    assert (tmp_path / "out/store/file").read_bytes() == b"pages" * 500_000
+    assert (tmp_path / "out/store/file").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_hash_that_is_told_is_the_files(tmp_path: Path) -> None:
+    import hashlib
+
+    told = written(tmp_path / "b")
+    assert told == hashlib.sha256((tmp_path / "b").read_bytes()).hexdigest()
+
+
+def test_nothing_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "b").write_text("mine")
+    with pytest.raises(OperatorError, match="is there already"):
+        BundleWriter(tmp_path / "b", pace=PACE)
+    writer = BundleWriter(tmp_path / "c", pace=PACE)
+    (tmp_path / "c").write_text("came meanwhile")
+    with pytest.raises(OperatorError, match="cannot be written"):
+        writer.finish(manifest(writer))
+    writer.abandon()
+    assert (tmp_path / "c").read_text() == "came meanwhile"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["b", "c"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.95])
+def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, share: float) -> None:
+    file = tmp_path / "b"
+    written(file, store=bytes(range(256)) * 1_000)
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(OperatorError, match="b: "):
+        bundle.read(file)
+
+
+def test_every_byte_counts(tmp_path: Path) -> None:
+    file = tmp_path / "b"
+    written(file, store=b"pages")
+    tar = gzip.decompress(file.read_bytes())
+    at = tar.index(b"pages")
+    file.write_bytes(gzip.compress(tar[:at] + b"pagez" + tar[at + 5 :]))
+    with pytest.raises(OperatorError, match="store/file is not what was backed up"):
+        bundle.read(file)
+
+
+def _entry(name: str, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type = kind
+    entry.linkname = "/etc/passwd"
+    return entry
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        _entry("../outside"),
+        _entry("/store/file"),
+        _entry("store/../../outside"),
+        _entry("store/.hidden"),
+        _entry("elsewhere/file"),
+        _entry("store/link", tarfile.SYMTYPE),
+        _entry("store/link", tarfile.LNKTYPE),
+        _entry("store/device", tarfile.CHRTYPE),
+    ],
+)
+def test_what_does_not_belong_in_it_is_never_written(
+    tmp_path: Path, entry: tarfile.TarInfo
+) -> None:
+    file = tmp_path / "b"
+    with tarfile.open(file, "w:gz") as tar:
+        tar.addfile(entry, io.BytesIO())
+    with pytest.raises(OperatorError, match="does not belong"):
+        bundle.read(file, into=tmp_path / "in" / "out")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text.replace(b'"format": 1', b'"format": 9'), "format 9 is not known"),
+        (lambda text: text.replace(b"store/file", b"store/filf"), "missing"),
+        (lambda text: text[:-20], "cannot be read"),
+        (lambda text: text.replace(b'"node"', b'"edon"'), "cannot be read"),
+    ],
+)
+def test_the_manifest_must_fit(
+    tmp_path: Path, change: Callable[[bytes], bytes], words: str
+) -> None:
+    file = tmp_path / "b"
+    written(file)
+    with tarfile.open(file) as tar:
+        members = [(one.name, tar.extractfile(one)) for one in tar.getmembers()]
+        content = {name: found.read() for name, found in members if found is not None}
+    content[bundle.MANIFEST] = change(content[bundle.MANIFEST])
+    file.unlink()
+    with tarfile.open(file, "w:gz") as tar:
+        for name, data in content.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    with pytest.raises(OperatorError, match=words):
+        bundle.read(file)
+
+
+def test_a_file_that_shrinks_while_it_is_read_spoils_it(tmp_path: Path) -> None:
+    writer = BundleWriter(tmp_path / "b", pace=PACE)
+    with pytest.raises(OperatorError, match="shorter"):
+        writer.add("audit/file", io.BytesIO(b"half"), 8)
+    writer.abandon()
+    assert list(tmp_path.iterdir()) == []
