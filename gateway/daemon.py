@@ -29,6 +29,8 @@ from gateway.admin.errors import ErrorOperations
 from gateway.admin.explain import ExplainOperations
 from gateway.admin.gaps import GapOperations
 from gateway.admin.guard import Guard
+from gateway.admin.key_room import KeyRoom
+from gateway.admin.keys import KeyOperations
 from gateway.admin.server import serve_admin
 from gateway.admin.terminals import TerminalOperations
 from gateway.admin.transactions import ReversalOperations, TransactionOperations
@@ -43,6 +45,7 @@ from gateway.node import Node
 from gateway.settings.loader import Configuration
 from gateway.settings.reload import UNKNOWN_AUTHOR, Prepared, Reloader, Whole, read_whole
 from gateway.settings.restart import needs_restart
+from gateway.settings.schema_terminals import Listener as ListenerSettings
 from gateway.settings.sources import certificate_files
 from gateway.settings.watch import Watch
 from gateway.status import (
@@ -59,6 +62,7 @@ from gateway.telemetry.log import EventLog
 from gateway.telemetry.sink import LineSink
 from gateway.terminals.connection import Service
 from gateway.terminals.dispatch import Dispatcher
+from gateway.terminals.downloads import ListenerDownloads
 from gateway.transactions.retention import Retention, archive_folder
 from gateway.transactions.version import Version
 from gateway.wire.editions import codec_of
@@ -276,6 +280,7 @@ async def _serve_admin(
         "config": ConfigurationOperations(reloader),
         "errors": ErrorOperations(node.rejected_frames),
         "explain": _explaining(node),
+        "keys": _keys(node),
         "terminals": TerminalOperations(node.registry, node.sightings, node.life),
         "transactions": TransactionOperations(
             store=node.store, clock=node.clock, grace_s=settings.repeats.undelivered_grace_s
@@ -303,6 +308,24 @@ async def _serve_admin(
     )
     socket_path = node.configuration.resolve(settings.node.admin_socket)
     await serve_admin(api, socket_path, task_status=task_status)
+
+
+def _keys(node: Node) -> KeyOperations:
+    settings = node.configuration.settings
+    room = KeyRoom(
+        holdings=node.keys,
+        store=node.store,
+        clock=node.clock,
+        settings=lambda: node.configuration.settings.keys,
+        emit=node.log.emit,
+        production=settings.node.production,
+    )
+    return KeyOperations(
+        room,
+        resolve=node.configuration.resolve,
+        is_enrolled=lambda terminal_id: node.registry.by_terminal(terminal_id.ljust(8)) is not None,
+        emit=node.log.emit,
+    )
 
 
 def _explaining(node: Node) -> ExplainOperations:
@@ -370,11 +393,11 @@ def _retention(node: Node) -> Retention:
 
 async def _open_listeners(node: Node, exchanges: trio.Nursery) -> None:
     for listener in node.listeners:
+        dialect = node.configuration.dialects[listener.settings.dialect]
+        codec = codec_of(dialect, node.clock.wall_ms)
         dispatcher = Dispatcher(
             settings=listener.settings,
-            codec=codec_of(
-                node.configuration.dialects[listener.settings.dialect], node.clock.wall_ms
-            ),
+            codec=codec,
             flow=node.flow,
             devices=node.registry,
             clock=node.clock,
@@ -383,6 +406,8 @@ async def _open_listeners(node: Node, exchanges: trio.Nursery) -> None:
             rates=node.rates,
             gate=node.gate,
             rejected=node.rejected_frames,
+            guard=node.guard.of(listener.settings, codec),
+            downloads=_downloads(node, listener.settings),
         )
         service = Service(
             listener.settings,
@@ -397,6 +422,12 @@ async def _open_listeners(node: Node, exchanges: trio.Nursery) -> None:
             emit=node.log.emit,
         )
         await exchanges.start(listener.run, service)
+
+
+def _downloads(node: Node, listener: ListenerSettings) -> ListenerDownloads | None:
+    if listener.downloads == "refuse":
+        return None
+    return ListenerDownloads(listener, shared=node.downloads, pool=node.pool, emit=node.log.emit)
 
 
 def _settle_garbage() -> None:
