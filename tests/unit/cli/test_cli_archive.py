@@ -64,7 +64,7 @@ def test_the_files_are_listed(gateway: Gateway) -> None:
         "transactions-2026-06-01.jsonl.gz",
         "4",
     ]
-    assert result.stderr == f"3 files in {gateway.archive}\n"
+    assert result.stderr == f"3 days and 0 devices in {gateway.archive}\n"
     listed = gateway.json("list")
     assert [one["last_id"] for one in listed["files"]] == [13, 23, 33]
     assert listed["files"][0]["left_in_store"] == 0
