@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,9 +23,10 @@ from gateway.cli.output import (
     wall_ms,
     words,
 )
-from gateway.cli.reach import with_keys
+from gateway.cli.reach import Run, with_keys
 from gateway.clock import SystemClock
 from gateway.errors import OperatorError
+from gateway.keys.components import read_component
 from gateway.keys.keyring import OWN_ALGORITHMS
 from gateway.keys.message_security import KeyForm
 from gateway.keys.records import GATEWAY, KeyAlgorithm, KeyPurpose, StoredKeyState
@@ -109,7 +112,7 @@ def list_(
     keys: list[dict[str, Any]] = []
     after = ""
     while True:
-        page = with_keys(config, "list", {**arguments, "after": after})
+        page = _run(config, "list", {**arguments, "after": after})
         keys += page["keys"]
         after = page["next"]
         if not after:
@@ -134,7 +137,7 @@ def generate(
 ) -> None:
     """Make a random key; it leaves only under a master key (`keys export`)."""
     arguments = _wanted(owner, purpose, algorithm, start=start, end=end, pending=pending)
-    _told(with_keys(config, "generate", arguments), "made", json=json)
+    _told(_run(config, "generate", arguments), "made", json=json)
 
 
 @app.command("import")
@@ -173,29 +176,22 @@ def import_(
         raise typer.BadParameter("enter it by --components, or --wrapped with --under: not both")
     if wrapped:
         arguments |= {"wrapped": wrapped, "check_value": check_value, **_under(under, form)}
-        _told(with_keys(config, "import_wrapped", arguments), "entered", json=json)
+        _told(_run(config, "import_wrapped", arguments), "entered", json=json)
         return
     if files and len(files) not in (count, 1):
         raise typer.BadParameter(f"{len(files)} files for {count} components")
-    key = None
+    parts = []
     for number in [part] if part else range(1, count + 1):
         file = None
         if files:
             file = files[0] if part else files[number - 1]
         given = entered(number, count, file=file, what=f"{owner}/{purpose.value}")
-        done = with_keys(
-            config,
-            "component",
-            arguments
-            | {
-                "part": number,
-                "of": count,
-                "component": given.component,
-                "check_value": given.check_value,
-            },
+        component = read_component(
+            given.component, given.check_value, algorithm, where=f"component {number}"
         )
-        say(f"component {number} of {count}: check value {done['component_check_value']}")
-        key = done["key"]
+        say(f"component {number} of {count}: check value {component.check_value}")
+        parts.append({"part": number, "of": count, **asdict(given)})
+    key = with_keys(config, _components(arguments, parts))
     if key is not None:
         _told(key, "entered", json=json)
     elif json:
@@ -245,7 +241,7 @@ def export(
 ) -> None:
     """Print a key wrapped under a master key, for the other side; never in the clear."""
     arguments = _named(owner, purpose, version) | _under(under, form)
-    done = with_keys(config, "export", arguments)
+    done = _run(config, "export", arguments)
     if json:
         print_json(done)
         return
@@ -267,7 +263,7 @@ def activate(
 ) -> None:
     """Put a key in force that waits; the one before it works on for the overlap."""
     arguments = _named(owner, purpose, version) | {"reason": reason}
-    _told(with_keys(config, "activate", arguments), "in force", json=json)
+    _told(_run(config, "activate", arguments), "in force", json=json)
 
 
 @app.command()
@@ -288,7 +284,7 @@ def rotate(
     if purpose is None:
         owner, purpose = _own(owner)
     arguments = _named(owner, purpose, 0) | {"reason": reason}
-    _told(with_keys(config, "rotate", arguments), "in force", json=json)
+    _told(_run(config, "rotate", arguments), "in force", json=json)
 
 
 @app.command()
@@ -301,7 +297,7 @@ def rollback(
 ) -> None:
     """Take a rotation back while the overlap lasts: the key before it is in force again."""
     arguments = _named(owner, purpose, 0) | {"reason": reason}
-    _told(with_keys(config, "rollback", arguments), "in force again", json=json)
+    _told(_run(config, "rollback", arguments), "in force again", json=json)
 
 
 @app.command()
@@ -326,7 +322,7 @@ def destroy(
             raise typer.BadParameter(f"to destroy {what} without being asked takes --yes")
         typer.confirm(f"Destroy {what}? It cannot be taken back", abort=True, err=True)
     arguments = {"owner": owner, "purpose": purpose, "version": version, "reason": reason}
-    done = with_keys(config, "destroy", arguments)
+    done = _run(config, "destroy", arguments)
     if json:
         print_json(done)
         return
@@ -357,7 +353,10 @@ def rewrap(
     if json:
         print_json(done)
         return
-    say(f"{done['keys']} keys are under {done['kek']} now, which is in force")
+    say(
+        f"the gateway's own keys and {done['keys']} of the store are under {done['kek']} now, which"
+        " is in force"
+    )
     say(
         "Next: move [keys.kek_next] to [keys.kek], and destroy what led to"
         f" {done['former']} once no backup needs it any more.",
@@ -422,6 +421,25 @@ def _under(owner: str, form: KeyForm) -> dict[str, Any]:
     return {"master_owner": owner, "master_purpose": master, "form": form}
 
 
+def _components(
+    arguments: dict[str, Any], parts: list[dict[str, Any]]
+) -> Callable[[Run], Awaitable[dict[str, Any] | None]]:
+    async def command(run: Run) -> dict[str, Any] | None:
+        key = None
+        for part in parts:
+            key = (await run("component", arguments | part))["key"]
+        return key
+
+    return command
+
+
+def _run(config: Path, operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    async def command(run: Run) -> dict[str, Any]:
+        return await run(operation, arguments)
+
+    return with_keys(config, command)
+
+
 def _own(name: str) -> tuple[str, KeyPurpose]:
     for purpose in OWN_ALGORITHMS:
         if purpose.value == name:
@@ -474,7 +492,10 @@ def _with_progress(
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        return with_keys(config, operation, arguments, progress)
+        async def command(run: Run) -> dict[str, Any]:
+            return await run(operation, arguments, progress)
+
+        return with_keys(config, command)
 
 
 def _asks_for_next(config: Path) -> bool:
