@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# NIST SP 800-67 rev. 2, 3.3.2: under these, encrypting twice is no encryption (the first four), or
-# one of a pair decrypts what the other encrypted.
+# NIST SP 800-67 (withdrawn), revision 2, 3.3.2: under the first four, encrypting twice is no
+# encryption; of the others, in pairs, one decrypts what the other encrypted.
 _WEAK = frozenset(
     bytes.fromhex(key)
     for key in [

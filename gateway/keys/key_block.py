@@ -19,6 +19,7 @@ from gateway.keys.block_ciphers import (
 from gateway.keys.records import KeyAlgorithm, KeyPurpose
 
 HEADER_CHARS = 16
+EXPORTABLE = "E"  # under a trusted key
 BLOCK_CHARS_MAX = 9992  # what four digits can say, and blocks of 8
 
 _LENGTH_BYTES = 2

@@ -142,7 +142,9 @@ class KeyWrapping:
 
 def binding(key: StoredKey) -> bytes:
     """What a wrapped key is authenticated with: it cannot be given to another owner or purpose."""
-    facts = (key.owner, key.purpose.value, str(key.version), key.algorithm.value)
+    facts = [key.owner, key.purpose.value, str(key.version), key.algorithm.value]
+    if not key.exportable:
+        facts.append("not exportable")
     return b"\0".join(fact.encode() for fact in facts)
 
 

@@ -171,6 +171,8 @@ class SoftwareMessageSecurity:
         take whole blocks of the master's cipher.
         """
         check_wrapping(key, master)
+        if not key.exportable:
+            raise KeyUnavailable(f"{key.name} came in a key block that does not let it go further")
         version = _BLOCK_VERSIONS.get(form)
         try:
             if version is not None:
@@ -196,13 +198,16 @@ class SoftwareMessageSecurity:
 
         In ECB and CBC nothing tells a wrong master or a damaged key: the caller compares the check
         value with the one that came along. A key block is authenticated, and says what its key is
-        for. Raises KeyUnavailable where the master may not carry it, and OperatorError where it
-        does not unwrap, is for another purpose, or has not its algorithm's length.
+        for, and whether it may go further: if not, `export_under` refuses it. Raises
+        KeyUnavailable where the master may not carry it, and OperatorError where it does not
+        unwrap, is for another purpose, or has not its algorithm's length.
         """
         check_wrapping(as_, master)
         version = _BLOCK_VERSIONS.get(form)
         if version is not None:
-            return self.keep(self._from_block(wrapped, master, version, as_=as_), as_=as_)
+            header, value = self._from_block(wrapped, master, version, as_=as_)
+            exportable = as_.exportable and header.exportability == key_block.EXPORTABLE
+            return self.keep(value, as_=replace(as_, exportable=exportable))
         cipher = self._cipher(master)
         if len(wrapped) != as_.algorithm.bytes or len(wrapped) % cipher.block_bytes:
             raise OperatorError(
@@ -215,7 +220,7 @@ class SoftwareMessageSecurity:
 
     def _from_block(
         self, wrapped: bytes, master: StoredKey, version: str, *, as_: StoredKey
-    ) -> bytes:
+    ) -> tuple[key_block.Header, bytes]:
         if wrapped[:1] != version.encode():
             raise OperatorError(f"{as_.name}: what came is no key block of version {version}")
         try:
@@ -227,7 +232,7 @@ class SoftwareMessageSecurity:
             key_block.check_header(header, as_.purpose, as_.algorithm)
         except (OperatorError, ValueError) as error:
             raise OperatorError(f"{as_.name}: {error}") from None
-        return value
+        return header, value
 
     def check_value_of(self, key: StoredKey, length: int) -> bytes:
         """The check value that goes on the wire beside a key: 2 to 5 bytes (else ValueError)."""

@@ -101,7 +101,8 @@ class MessageSecurity(Protocol):
         ...
 
     def export_under(self, key: StoredKey, master: StoredKey, form: KeyForm) -> bytes:
-        """A key wrapped under a master key, for the other side; never under a working key."""
+        """A key wrapped under a master key, for the other side; never under a working key, nor one
+        that is not `exportable` (KeyUnavailable)."""
         ...
 
     def import_under(

@@ -83,6 +83,7 @@ class StoredKey:
     check_value: str = ""  # hex; of the clear key, as its algorithm's standard has it
     kek: str = ""  # the name of the key-encryption key that it is wrapped under
     wrapped: bytes = field(default=b"", repr=False)
+    exportable: bool = True  # False: whoever sent it, in a key block, did not let it go further
 
     @property
     def name(self) -> str:

@@ -58,7 +58,7 @@ def check_use(key: StoredKey, purposes: frozenset[KeyPurpose], use: str) -> None
 
 
 def check_wrapping(key: StoredKey, master: StoredKey) -> None:
-    """Raises KeyUnavailable unless `master` may carry `key`.
+    """Raises KeyUnavailable unless `master` may carry `key`, which goes out or comes in.
 
     A master is alive and above the key: a terminal's master carries that terminal's working keys
     and its next master, a zone master an upstream's working keys and, as a transport key, masters

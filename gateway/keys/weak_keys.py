@@ -7,30 +7,8 @@ import itertools
 from typing import Final
 
 from gateway.keys.block_ciphers import DES_FAMILY
+from gateway.keys.des_keys import is_weak, with_odd_parity
 from gateway.keys.records import KeyAlgorithm
-
-# NIST SP 800-67 (withdrawn, revision 2), 3.3.2: the four weak and the twelve semi-weak keys of DES.
-_WEAK_DES: Final = frozenset(
-    bytes.fromhex(key)
-    for key in (
-        "0101010101010101",
-        "FEFEFEFEFEFEFEFE",
-        "E0E0E0E0F1F1F1F1",
-        "1F1F1F1F0E0E0E0E",
-        "011F011F010E010E",
-        "1F011F010E010E01",
-        "01E001E001F101F1",
-        "E001E001F101F101",
-        "01FE01FE01FE01FE",
-        "FE01FE01FE01FE01",
-        "1FE01FE00EF10EF1",
-        "E01FE01FF10EF10E",
-        "1FFE1FFE0EFE0EFE",
-        "FE1FFE1FFE0EFE0E",
-        "E0FEE0FEF1FEF1FE",
-        "FEE0FEE0FEF1FEF1",
-    )
-)
 
 # The first 16 bytes of SHA-256 over published keys, the lowest bit of each byte (the parity of DES)
 # cleared: from ANSI X9.24, TR-31, NIST's examples, the cards of developers, manuals and articles.
@@ -90,9 +68,10 @@ def weakness(algorithm: KeyAlgorithm, clear: bytes) -> str:
         return "the key is all zeros"
     if algorithm not in DES_FAMILY:
         return ""
-    parts = [_odd(clear[at : at + 8]) for at in range(0, len(clear), 8)]
-    if any(part in _WEAK_DES for part in parts):
+    if is_weak(clear):
         return "a part of the key is a weak key of DES"
+    odd = with_odd_parity(clear)
+    parts = [odd[at : at + 8] for at in range(0, len(odd), 8)]
     if any(one == other for one, other in itertools.pairwise(parts)):
         return "two parts of the key are equal, which makes triple DES single DES"
     return ""
@@ -105,7 +84,3 @@ def is_known(clear: bytes) -> bool:
         return True
     bare = bytes(byte & 0xFE for byte in clear)
     return hashlib.sha256(bare).hexdigest()[:32] in _PUBLISHED
-
-
-def _odd(part: bytes) -> bytes:
-    return bytes(byte & 0xFE | (byte >> 1).bit_count() & 1 ^ 1 for byte in part)

@@ -14,8 +14,8 @@ from gateway.store.store import DestroyKeys, ForgetKeys, PutKey, RewrapKey
 Values = Callable[[Any], tuple[object, ...]]
 
 SELECT: Final = (
-    "SELECT owner, purpose, version, algorithm, state, start_ms, end_ms, check_value, kek, wrapped"
-    " FROM keys ORDER BY owner, purpose, version"
+    "SELECT owner, purpose, version, algorithm, state, start_ms, end_ms, check_value, kek, wrapped,"
+    " exportable FROM keys ORDER BY owner, purpose, version"
 )
 
 
@@ -31,6 +31,7 @@ def put(change: PutKey) -> tuple[object, ...]:
         key.end_ms,
         key.check_value,
         key.kek,
+        int(key.exportable),
     )
     return key.version, orjson.dumps(facts).decode(), key.wrapped
 
@@ -73,6 +74,7 @@ def keys(rows: Iterable[tuple[Any, ...]]) -> list[StoredKey]:
             check_value=row[7],
             kek=sys.intern(row[8]),
             wrapped=row[9],
+            exportable=bool(row[10]),
         )
         for row in rows
     ]

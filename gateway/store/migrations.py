@@ -190,6 +190,7 @@ CREATE TABLE keys (
     check_value TEXT NOT NULL,
     kek TEXT NOT NULL,
     wrapped BLOB NOT NULL, -- empty once destroyed
+    exportable INTEGER NOT NULL, -- 0: its sender did not let it go further
     PRIMARY KEY (owner, purpose, version)
 ) STRICT, WITHOUT ROWID;
 
@@ -412,11 +413,12 @@ CREATE TRIGGER free_key INSTEAD OF INSERT ON other_operations WHEN new.operation
     SELECT RAISE(ABORT, 'no such transaction') WHERE changes() = 0;
 END;
 
--- a: JSON array of owner, purpose, algorithm, state, start_ms, end_ms, check_value and kek.
+-- a: JSON array of owner, purpose, algorithm, state, start_ms, end_ms, check_value, kek
+-- and exportable.
 CREATE TRIGGER put_key INSTEAD OF INSERT ON other_operations WHEN new.operation = 20 BEGIN
     INSERT INTO keys VALUES (
             new.a ->> 0, new.a ->> 1, new.id, new.a ->> 2, new.a ->> 3, new.a ->> 4, new.a ->> 5,
-            new.a ->> 6, new.a ->> 7, new.b
+            new.a ->> 6, new.a ->> 7, new.b, new.a ->> 8
         )
         ON CONFLICT (owner, purpose, version) DO UPDATE SET
             algorithm = excluded.algorithm,
@@ -425,7 +427,8 @@ CREATE TRIGGER put_key INSTEAD OF INSERT ON other_operations WHEN new.operation 
             end_ms = excluded.end_ms,
             check_value = excluded.check_value,
             kek = excluded.kek,
-            wrapped = excluded.wrapped
+            wrapped = excluded.wrapped,
+            exportable = excluded.exportable
             WHERE keys.state <> 'destroyed';
     SELECT RAISE(ABORT, 'the key is destroyed') WHERE changes() = 0;
 END;

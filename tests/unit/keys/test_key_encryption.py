@@ -45,6 +45,7 @@ def test_a_key_comes_back() -> None:
         {"purpose": KeyPurpose.PIN},
         {"version": 2},
         {"algorithm": KeyAlgorithm.SM4},
+        {"exportable": False},
     ],
 )
 def test_a_wrapped_key_cannot_become_another(changes: dict[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import KeyUnavailable, OperatorError
+from gateway.keys import key_block
 from gateway.keys.block_ciphers import BlockCipher
 from gateway.keys.check_value import check_value
 from gateway.keys.des_keys import is_weak, with_odd_parity
@@ -418,6 +420,35 @@ def test_what_does_not_unwrap_to_the_key_that_was_named() -> None:
         module.import_under(
             block, strong, KeyForm.TR31_B, as_=replace(mac, algorithm=KeyAlgorithm.TDES_3)
         )
+
+
+@pytest.mark.parametrize(("letter", "further"), [("E", True), ("N", False), ("S", False)])
+def test_a_key_goes_further_only_where_its_block_lets_it(letter: str, *, further: bool) -> None:
+    module = software()
+    transport = key(KeyPurpose.ZONE_MASTER, owner=GATEWAY)
+    header = key_block.header_for(
+        KeyPurpose.BASE_DERIVATION, TDES, version="B", exportability=letter
+    )
+    block = key_block.wrap(
+        bytes(range(16)),
+        header,
+        protection=clear(transport),
+        protected_by=TDES,
+        random=secrets.token_bytes,
+    )
+    as_ = record(KeyPurpose.BASE_DERIVATION, TDES, owner="group:shops")
+    taken = module.import_under(block.encode(), transport, KeyForm.TR31_B, as_=as_)
+    assert taken.exportable is further
+    for form in (KeyForm.ECB, KeyForm.TR31_B):
+        if further:
+            assert module.export_under(taken, transport, form)
+        else:
+            with pytest.raises(KeyUnavailable, match="does not let it go further"):
+                module.export_under(taken, transport, form)
+    kept = module.import_under(
+        block.encode(), transport, KeyForm.TR31_B, as_=replace(as_, exportable=False)
+    )
+    assert not kept.exportable
 
 
 # --- what is held -------------------------------------------------------------------------------

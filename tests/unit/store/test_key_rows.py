@@ -48,6 +48,7 @@ async def test_a_key_comes_back_as_it_went_in(store: Store) -> None:
     keys = [
         a_key(purpose=KeyPurpose.PIN, version=2, end_ms=NOW_MS + 1),
         a_key("upstream:a", KeyPurpose.ZONE_PIN, 1, algorithm=KeyAlgorithm.AES_256),
+        a_key("upstream:b", KeyPurpose.ZONE_MASTER, 1, exportable=False),
     ]
     await store.commit(*map(PutKey, reversed(keys)))
     assert await store.keys() == keys
