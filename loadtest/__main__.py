@@ -21,6 +21,7 @@ from loadtest.acquirer import (
     run_acquirer,
     serving_tls,
 )
+from loadtest.acquirer_keys import AcquirerKeys
 from loadtest.addresses import HostPort, loopback
 from loadtest.chaos import ChaosOptions, run_chaos
 from loadtest.chaos_plan import plan_of
@@ -90,6 +91,10 @@ def acquirer(
     server_name: Annotated[
         str, typer.Option("--server-name", help="Calling: the gateway's name.")
     ] = "localhost",
+    keys: Annotated[
+        Path | None,
+        typer.Option("--keys", help='JSON: {"zmk": HEX, "pin": "1234"}; wants MACs, sees to PINs.'),
+    ] = None,
 ) -> None:
     """Simulate an acquirer until SIGTERM; its summary is the last line on standard output."""
     if (listen is None) == (call is None):
@@ -112,9 +117,17 @@ def acquirer(
         switches=_checked(switches),
         wire=_wire(dialect, length, tpdu, header),
         tls=tls,
+        keys=None if keys is None else _acquirer_keys(keys),
         seed=seed,
     )
     print_json(run_told(partial(run_acquirer, options=options)))
+
+
+def _acquirer_keys(path: Path) -> AcquirerKeys:
+    try:
+        return AcquirerKeys.load(path)
+    except (OSError, ValueError, KeyError) as error:
+        fail(f"{path}: no keys of an acquirer: {type(error).__name__}")
 
 
 @app.command()

@@ -20,6 +20,7 @@ from gateway.errors import PeerError
 from gateway.wire.framing import Frame
 from gateway.wire.message import Message
 from gateway.wire.tls import ServerTlsFiles, client_context, server_context
+from loadtest.acquirer_keys import AcquirerKeys, AcquirerWire
 from loadtest.acquirer_line import GONE, Line, reset
 from loadtest.addresses import HostPort
 from loadtest.commit import GroupCommit, Synchronous
@@ -36,6 +37,7 @@ _CALL_AGAIN_S = 0.2
 _CALL_AGAIN_MAX_S = 2.0
 # What it can be told to start itself, and the network code (DE70) of each.
 STARTS = {"sign_on": "001", "sign_off": "002", "key_change": "161", "echo": "301"}
+_NEW_KEYS = "new_keys"  # a key change that brings them, where it has keys
 
 
 class Acquirer:
@@ -50,7 +52,9 @@ class Acquirer:
         random: Random,
         switches: Switches,
         tls: Tls | None = None,
+        keys: AcquirerKeys | None = None,
     ) -> None:
+        """With `keys`, which its wire has too, it wants MACs and looks at PINs."""
         self.switches = switches
         self.counts: Counter[str] = Counter()
         self._host = host
@@ -58,6 +62,7 @@ class Acquirer:
         self._wire = wire
         self._random = random
         self._tls = tls
+        self._keys = keys
         self._lines: dict[Line, trio.Nursery] = {}
         self._changed = trio.Event()
 
@@ -71,12 +76,12 @@ class Acquirer:
         changes = dict(changes)
         disconnect = changes.pop("disconnect", False)
         start = str(changes.pop("start", ""))
-        if start and start not in STARTS:
+        if start and start not in STARTS and (start != _NEW_KEYS or self._keys is None):
             raise BadSwitch(f"start: {start!r} is not one of {', '.join(STARTS)}")
         self.switches = self.switches.changed(changes)
         if start:
             for line, nursery in self._lines.items():
-                nursery.start_soon(self._start, line, STARTS[start])
+                nursery.start_soon(self._start, line, start)
         if self._resets() or str(disconnect).lower() in ("true", "1", "yes"):
             for line in tuple(self._lines):
                 line.scope.cancel()
@@ -89,7 +94,8 @@ class Acquirer:
 
         `connections` are all that were accepted or made, those among them that were reset at once.
         """
-        return {"open": len(self._lines), **self.counts, **self._host.counts}
+        of_keys = {} if self._keys is None else self._keys.counts
+        return {"open": len(self._lines), **self.counts, **self._host.counts, **of_keys}
 
     def control(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """A control line: changes switches, and tells where they stand."""
@@ -215,6 +221,10 @@ class Acquirer:
     async def _handle(self, request: Message, frame: Frame, line: Line) -> None:
         if request.mti[1:2] == _NETWORK:
             answer = self._host.answer(request, self.switches)
+            if self._keys is not None:
+                answer = self._keys.with_keys(request, answer)
+        elif refusal := self._refusal(request):
+            answer = self._host.refusal(request, refusal)
         else:
             decided = await self._decided(request, line)
             if decided is None:
@@ -231,6 +241,13 @@ class Acquirer:
             self.counts["answered"] += 1
         except GONE:
             self.counts["undeliverable"] += 1
+
+    def _refusal(self, request: Message) -> str:
+        """The code of a refusal for its MAC or its PIN; nothing where there is none."""
+        if self._keys is None:
+            return ""
+        self._keys.spoil_macs = self.switches.spoil_macs
+        return self._keys.refusal(request, self._wire.codec)
 
     async def _decided(self, request: Message, line: Line) -> Message | None:
         """The answer to what is financial, durable and due to be sent; None: there is none."""
@@ -262,10 +279,14 @@ class Acquirer:
 
     # --- what it starts itself ---------------------------------------------------------------
 
-    async def _start(self, line: Line, code: str) -> None:
+    async def _start(self, line: Line, start: str) -> None:
         self.counts["started"] += 1
+        code = STARTS.get(start, STARTS["key_change"])
+        request = self._host.network_request(code)
+        if start == _NEW_KEYS and self._keys is not None:
+            request = request.changed({48: self._keys.change().hex().upper()})
         try:
-            await line.ask(self._host.network_request(code), code)
+            await line.ask(request, code)
         except GONE:
             self.counts["undeliverable"] += 1
 
@@ -327,7 +348,14 @@ class AcquirerOptions:
     switches: Switches = field(default_factory=Switches)
     wire: Wire = field(default_factory=shipped_wire)
     tls: Tls | None = None
+    keys: AcquirerKeys | None = None
     seed: int = 1
+
+
+def _keyed(wire: Wire, keys: AcquirerKeys | None) -> Wire:
+    if keys is None:
+        return wire
+    return AcquirerWire(wire.codec, wire.framing, wire.tpdu, wire.header, keys)
 
 
 async def run_acquirer(stop: trio.Event, options: AcquirerOptions) -> dict[str, Any]:
@@ -343,10 +371,11 @@ async def run_acquirer(stop: trio.Event, options: AcquirerOptions) -> dict[str, 
         acquirer = Acquirer(
             host=host,
             commit=commit,
-            wire=options.wire,
+            wire=_keyed(options.wire, options.keys),
             random=Random(options.seed),
             switches=options.switches,
             tls=options.tls,
+            keys=options.keys,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(commit.run)

@@ -97,6 +97,7 @@ class Switches(BaseModel):
     demand_sign_on: str = Field(default="", pattern=r"^(close|[0-9A-Z]{2})?$")
     refuse: bool = False  # new connections are refused; open ones stay
     reset: bool = False  # open connections are reset, new ones as soon as they are accepted
+    spoil_macs: bool = False  # answers bear wrong MACs, where it has keys
     response_code: str = Field(default="", pattern=r"^([0-9A-Z]{2})?$")  # for everything financial
     decline: Annotated[
         tuple[DeclineRule, ...],
