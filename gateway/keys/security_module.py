@@ -96,6 +96,11 @@ class SoftwareSecurityModule:
         self._contents = _hashes(keyring, KeyPurpose.CONTENT)
         self._content = self._contents[0]
 
+    @property
+    def sealing_version(self) -> int:
+        """The version of the key that new values are sealed under."""
+        return int.from_bytes(self._header[1:], "big")
+
     def seal(self, plaintext: bytes, *, context: bytes) -> bytes:
         """Encrypt and authenticate; the result opens only under the same `context`."""
         count = self._count

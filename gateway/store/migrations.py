@@ -484,6 +484,16 @@ WHEN new.operation = 27 BEGIN
     INSERT OR REPLACE INTO revoked_certificates VALUES (new.a, new.b, new.c);
 END;
 
+-- a: images, answers or uploads; b: the value as it was. What was wiped meanwhile stays wiped.
+CREATE TRIGGER reseal INSTEAD OF INSERT ON other_operations WHEN new.operation = 40 BEGIN
+    UPDATE transactions SET image = new.c
+        WHERE new.a = 'images' AND transaction_id = new.id AND image = new.b;
+    UPDATE outcomes SET answer = new.c
+        WHERE new.a = 'answers' AND transaction_id = new.id AND answer = new.b;
+    UPDATE uploads SET record = new.c
+        WHERE new.a = 'uploads' AND upload_id = new.id AND record = new.b;
+END;
+
 CREATE TRIGGER put_note INSTEAD OF INSERT ON other_operations WHEN new.operation = 18 BEGIN
     INSERT OR REPLACE INTO notes SELECT new.a, new.b WHERE new.b <> '';
     DELETE FROM notes WHERE name = new.a AND new.b = '';

@@ -10,7 +10,7 @@ import trio
 
 from gateway.errors import StoreError
 from gateway.keys.records import StoredKey
-from gateway.store import device_rows, key_rows, queries, rows, search
+from gateway.store import device_rows, key_rows, queries, rows, sealed, search
 from gateway.store.store import (
     Batch,
     BatchTotals,
@@ -23,6 +23,8 @@ from gateway.store.store import (
     OwedReversal,
     Replacement,
     RevokedCertificate,
+    Sealed,
+    SealedStep,
     Spent,
     StanBlock,
     State,
@@ -192,6 +194,20 @@ class Reads:
         """See `Store.keys`."""
         found: Any = await self._search(lambda reader: reader.execute(key_rows.SELECT).fetchall())
         return key_rows.keys(found)
+
+    async def sealed_otherwise(
+        self, what: Sealed, *, version: int, after_id: int, limit: int
+    ) -> SealedStep:
+        """See `Store.sealed_otherwise`."""
+        return await self._search(
+            lambda reader: sealed.otherwise(
+                reader, what, version=version, after_id=after_id, limit=limit
+            )
+        )
+
+    async def sealed_under(self) -> dict[int, int]:
+        """See `Store.sealed_under`; the values are read in steps."""
+        return await sealed.under(self._search)
 
     async def notes(self, prefix: str) -> dict[str, str]:
         found = await self._read(

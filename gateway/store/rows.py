@@ -34,6 +34,7 @@ from gateway.store.store import (
     PutTombstone,
     PutUpload,
     Reroute,
+    Reseal,
     ReserveStans,
     RevokeCertificate,
     RewrapKey,
@@ -243,6 +244,10 @@ def _writer(number: int, of: key_rows.Values, changes: int) -> _Writer:
     return lambda change: (_padded(number, *of(change)), changes)
 
 
+def _reseal(change: Reseal) -> tuple[Row, int]:
+    return _padded(40, change.row_id, change.what, change.old, change.new), 1
+
+
 def _padded(*values: object) -> Row:
     return values + (None,) * (COLUMNS - len(values))
 
@@ -265,6 +270,7 @@ _WRITERS: Final[dict[type, _Writer]] = {
     Trim: _trim,
     PutNote: _put_note,
     FreeKey: _free_key,
+    Reseal: _reseal,
     PutKey: _writer(20, key_rows.put, 1),
     DestroyKeys: _writer(21, key_rows.destroy, _MANY),
     RewrapKey: _writer(22, key_rows.rewrap, _MANY),

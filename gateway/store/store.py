@@ -49,6 +49,14 @@ class Compared(StrEnum):
     UNKNOWN = "unknown"  # nothing like it is in the batch
 
 
+class Sealed(StrEnum):
+    """The columns whose values are sealed under a key of the gateway's own."""
+
+    IMAGES = "images"  # what a reversal or an advice needs of a request
+    ANSWERS = "answers"
+    UPLOADS = "uploads"  # records of batch uploads
+
+
 # --- records -----------------------------------------------------------------------------------
 
 
@@ -171,6 +179,26 @@ class BatchTotals:
     debits_minor: int
     credits: int
     credits_minor: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedValue:
+    """A sealed value, and what it is bound to: a transaction's id, or an upload's terminal, batch
+    and STAN."""
+
+    row_id: int
+    value: bytes
+    terminal_id: str = ""
+    batch: int = 0
+    stan: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SealedStep:
+    """The values of so many rows that are under another key than the newest."""
+
+    values: list[SealedValue]
+    last_id: int  # of the rows looked at; 0: there were none
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +332,16 @@ class ReserveStans:
 
 
 @dataclass(frozen=True, slots=True)
+class Reseal:
+    """A sealed value is replaced by the same under another key, unless it has changed meanwhile."""
+
+    what: Sealed
+    row_id: int
+    old: bytes
+    new: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class FreeKey:
     """A transaction's repeat key may come again: it keeps it only as the beginning of its own."""
 
@@ -409,6 +447,7 @@ Operation = (
     | RevokeCertificate
     | PutNote
     | FreeKey
+    | Reseal
     | PutKey
     | DestroyKeys
     | RewrapKey
@@ -563,6 +602,16 @@ class Store(Protocol):
 
     async def stan_blocks(self, upstream: str) -> Sequence[StanBlock]:
         """Every run of STANs ever reserved for an upstream, each with its latest moment."""
+        ...
+
+    async def sealed_otherwise(
+        self, what: Sealed, *, version: int, after_id: int, limit: int
+    ) -> SealedStep:
+        """Of the next rows of a column those whose value is under another version of the key."""
+        ...
+
+    async def sealed_under(self) -> dict[int, int]:
+        """How many values are under each version of the key that seals them; reads them all."""
         ...
 
     async def devices(self) -> list[Device]: ...

@@ -30,6 +30,11 @@ class _Claim:
     card_token: str  # empty where it names none
 
 
+def context_of_upload(terminal_id: str, batch: int, stan: str) -> bytes:
+    """Associated data of an upload's sealed record."""
+    return b"upload:%s:%d:%s" % (terminal_id.encode(), batch, stan.encode())
+
+
 class Uploads:
     """Keeps what terminals upload after a batch that was out of balance, and compares it."""
 
@@ -57,7 +62,7 @@ class Uploads:
                     amount=claim.amount_minor,
                     reason=one.value,
                 )
-        context = b"upload:%s:%d:%s" % (terminal_id.encode(), batch.number, message.stan.encode())
+        context = context_of_upload(terminal_id, batch.number, message.stan)
         record = self._security.seal(images.pack_upload(message), context=context)
         await self._store.commit(
             PutUpload(

@@ -47,6 +47,8 @@ from gateway.store.store import (
     RevokeCertificate,
     RevokedCertificate,
     RewrapKey,
+    Sealed,
+    SealedStep,
     Settle,
     Spent,
     StanBlock,
@@ -272,6 +274,16 @@ class FakeStore:
     async def stan_blocks(self, upstream: str) -> Sequence[StanBlock]:
         await self._read()
         return [block for block in self.blocks.values() if block.upstream == upstream]
+
+    async def sealed_otherwise(
+        self, what: Sealed, *, version: int, after_id: int, limit: int
+    ) -> SealedStep:
+        await self._read()
+        return SealedStep([], 0)  # What is kept here is under no key.
+
+    async def sealed_under(self) -> dict[int, int]:
+        await self._read()
+        return {}
 
     async def devices(self) -> list[Device]:
         await self._read()
