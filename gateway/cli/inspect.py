@@ -12,8 +12,18 @@ from gateway.cli.dialect import Dialects, chosen_dialects
 from gateway.cli.output import FAILED, OK, Json, data, print_json, print_table
 from gateway.errors import OperatorError
 from gateway.wire.dumps import DUMP_BYTES_MAX, read_dump
-from gateway.wire.inspection import Reading, context, meaning, meaning_of_mti, read, shown
+from gateway.wire.inspection import (
+    Part,
+    Reading,
+    context,
+    meaning,
+    meaning_of_mti,
+    parts,
+    read,
+    shown,
+)
 from gateway.wire.message import printable
+from gateway.wire.sub_elements import SubElementError
 
 Unmasked = Annotated[
     bool, typer.Option("--unmasked", help="Show card data; only where you may see it.")
@@ -66,6 +76,7 @@ def as_json(reading: Reading, *, guessed: bool, unmasked: bool) -> dict[str, Any
                 "value": value if unmasked else shown(number, value),
                 **({"meaning": said} if (said := meaning(number, value)) else {}),
                 **({"pad": message.pads[number]} if number in message.pads else {}),
+                **_elements(reading, number, guessed=guessed, unmasked=unmasked),
             }
             for number, value in message.fields.items()
         },
@@ -97,13 +108,17 @@ def _print(reading: Reading, *, guessed: bool, unmasked: bool) -> None:
     print_table(
         ["DE", "name", "value", "meaning"],
         [
-            [
-                str(number),
-                _field_name(reading, str(number)),
-                printable(value) if unmasked else shown(number, value),
-                meaning(number, value),
-            ]
+            row
             for number, value in message.fields.items()
+            for row in (
+                [
+                    str(number),
+                    _field_name(reading, str(number)),
+                    printable(value) if unmasked else shown(number, value),
+                    meaning(number, value),
+                ],
+                *_rows(reading, number, guessed=guessed, unmasked=unmasked),
+            )
         ],
     )
     if error is not None:
@@ -114,6 +129,39 @@ def _print(reading: Reading, *, guessed: bool, unmasked: bool) -> None:
             markup=False,
         )
         out.print(f"there    {context(reading, unmasked=unmasked)}", markup=False)
+
+
+def elements_as_json(inside: list[Part]) -> list[dict[str, Any]]:
+    """Sub-elements as they stand in JSON, those inside others after them."""
+    return [
+        {"id": one.id, "name": one.name, "value": one.value, "byte": one.position}
+        | ({"depth": one.depth} if one.depth else {})
+        for one in inside
+    ]
+
+
+def _elements(reading: Reading, number: int, *, guessed: bool, unmasked: bool) -> dict[str, Any]:
+    """What is inside a field, or why that cannot be read."""
+    try:
+        inside = parts(
+            reading.dialect, reading.message, number, certain=not guessed, unmasked=unmasked
+        )
+    except SubElementError as error:
+        return {"elements_error": str(error)}
+    return {"elements": elements_as_json(inside)} if inside else {}
+
+
+def _rows(reading: Reading, number: int, *, guessed: bool, unmasked: bool) -> list[list[str]]:
+    try:
+        inside = parts(
+            reading.dialect, reading.message, number, certain=not guessed, unmasked=unmasked
+        )
+    except SubElementError as error:
+        return [["", "", "", str(error)]]
+    return [
+        [f"{'  ' * one.depth} .{one.id}", one.name, one.value, f"byte {one.position}"]
+        for one in inside
+    ]
 
 
 def _field_name(reading: Reading, field: str) -> str:

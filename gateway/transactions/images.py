@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import orjson
-from pyemv import tlv
 
 from gateway.transactions.duplicates import batch_of
+from gateway.wire.emv import without_tags
 from gateway.wire.message import EMV_DATA, ORIGINAL_DATA, Message
 
 # What a reversal or an advice takes from its original. An allow-list: tracks, PIN block, CVV and
@@ -24,7 +24,7 @@ _UNIONPAY_ORIGINAL_LENGTHS = (12, 16)
 _KEPT_OF_UPLOADS = (39, 54)
 _UNIONPAY_DETAILS = 48
 # Track 1 and 2 data under their several tags, and the card number.
-_EMV_NEVER_KEPT = frozenset(("56", "57", "5A", "9F1F", "9F20", "9F6B"))
+_EMV_NEVER_KEPT = frozenset(map(bytes.fromhex, ("56", "57", "5A", "9F1F", "9F20", "9F6B")))
 _ANSWER_NEVER_KEPT = frozenset((34, 35, 36, 45, 52))
 
 
@@ -119,16 +119,6 @@ def unpack_dialect(image: bytes) -> str:
 def _without_card_tags(chip: str) -> str:
     """DE55 less tags 57 and 5A; nothing at all where it cannot be read as BER-TLV."""
     try:
-        tags = tlv.decode(bytes.fromhex(chip), flatten=False, simple=False)
-    except (ValueError, tlv.DecodeError):
+        return without_tags(bytes.fromhex(chip), _EMV_NEVER_KEPT).hex().upper()
+    except ValueError:
         return ""
-    kept = _drop(tags)
-    return str(tlv.encode(kept).hex().upper()) if kept else ""
-
-
-def _drop(tags: Mapping[str, object]) -> dict[str, object]:
-    return {
-        tag: _drop(value) if isinstance(value, dict) else value
-        for tag, value in tags.items()
-        if tag.upper() not in _EMV_NEVER_KEPT
-    }

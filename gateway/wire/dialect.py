@@ -29,6 +29,7 @@ from gateway.wire.dialect_rules import (
 )
 from gateway.wire.dialect_spec import Dialect, FieldInfo, Spec
 from gateway.wire.framing import FramingSpec
+from gateway.wire.sub_layouts import check_layouts, laid_over_layouts
 
 SHIPPED = (
     "iso87_ascii",
@@ -202,6 +203,7 @@ def _merged(file: _File, by_name: Mapping[str, _File]) -> Raw | None:
             content = link.tables.get(table)
             merged[table] |= content if isinstance(content, dict) else {}
         laid_over_tables(merged, link.tables)
+        laid_over_layouts(merged, link.tables)
         for kind, keys in sound_types(link.tables).items():
             merged["types"][kind] = laid_over(merged["types"].get(kind, {}), keys)
         for number, keys in sound_fields(link.tables).items():
@@ -241,6 +243,8 @@ def _dialect(file: _File, merged: Raw) -> Dialect:
             fields[int(number)] = FieldInfo(int(number), name, kind)
     if not fields and not file.findings:
         file.found("fields", "has no field; give at least one, or extend a dialect")
+    layouts, found = check_layouts(merged, spec)
+    _take(file, found)
     title = str(file.tables.get("title", ""))
     return Dialect(
         name=file.name,
@@ -251,6 +255,7 @@ def _dialect(file: _File, merged: Raw) -> Dialect:
         frame=FramingSpec(**frame),
         extends=str(file.tables.get("extends", "")),
         meaning=meaning,
+        layouts=layouts,
     )
 
 

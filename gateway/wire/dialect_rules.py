@@ -46,7 +46,7 @@ _HEX_DIGITS: Final = "0123456789ABCDEF"
 def check_shape(tables: Raw) -> list[Found]:
     """What is wrong with a file's own keys and tables, before any base is laid under it."""
     found: list[Found] = []
-    known = ("name", "title", "extends", *_TABLES, *MEANING_TABLES)
+    known = ("name", "title", "extends", *_TABLES, *MEANING_TABLES, "layouts")
     found += [(key, _unknown(key, known)) for key in tables if key not in known]
     name = tables.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -57,6 +57,9 @@ def check_shape(tables: Raw) -> list[Found]:
         for key in ("title", "extends")
         if key in tables and not isinstance(tables[key], str)
     ]
+    layouts = tables.get("layouts", [])
+    if not isinstance(layouts, list) or not all(isinstance(one, dict) for one in layouts):
+        found.append(("layouts", "is no list of tables; write [[layouts]] and its keys below"))
     for table in (*_TABLES, *MEANING_TABLES):
         content = tables.get(table, {})
         if not isinstance(content, dict):

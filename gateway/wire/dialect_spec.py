@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.wire.dialect_meaning import Meaning
 from gateway.wire.framing import FramingSpec
+from gateway.wire.sub_elements import Layout, layout_for
 
 Spec = dict[str, dict[str, Any]]
 
@@ -29,7 +30,7 @@ class Dialect:
     which that library does not know, are the pads of an odd field that are read beside its own.
     `frame` is how such messages are usually framed: a hint, as the settings of a link decide.
     `sha256` changes exactly when the bytes that it writes could. `meaning` is what its values say,
-    for those who translate; the codec does not ask it.
+    for those who translate, and `layouts` are what is inside its fields; the codec asks neither.
     """
 
     name: str
@@ -40,3 +41,8 @@ class Dialect:
     frame: FramingSpec
     extends: str
     meaning: Meaning = field(default_factory=Meaning)
+    layouts: Mapping[int, tuple[Layout, ...]] = field(default_factory=dict)
+
+    def layout_of(self, number: int, mti: str, value: str) -> Layout | None:
+        """How a field's value is taken apart in a message of this type; None where it is not."""
+        return layout_for(self.layouts.get(number, ()), mti, value)

@@ -22,6 +22,7 @@ from gateway.wire.message import (
     mask_pan,
     printable,
 )
+from gateway.wire.sub_elements import Layout, SubElement
 
 # Fields that hold nothing of a card or a customer where the dialect is the right one.
 _SHOWN: Final = frozenset((*range(3, 14), *range(15, 34), *range(37, 45), 49, 50, 51, 54, 60, 70))
@@ -90,6 +91,53 @@ def shown(number: int, value: str) -> str:
         return printable(value)
     # Under a wrong dialect a card number may stand anywhere.
     return printable(_LONG_NUMBER.sub(lambda found: mask_pan(found[0]), value))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One sub-element as it may be printed; `depth` counts the ones it is in, `position` bytes."""
+
+    id: str
+    name: str
+    value: str
+    position: int
+    depth: int = 0
+
+
+def parts(
+    dialect: Dialect, message: Message, number: int, *, certain: bool, unmasked: bool = False
+) -> list[Part]:
+    """What is inside a field, as far as its dialect says; masked unless all may be seen.
+
+    `certain` is whether somebody named the dialect: under a guessed one the digits of a card number
+    may stand anywhere. Raises SubElementError.
+    """
+    value = message.get(number)
+    layout = dialect.layout_of(number, message.mti, value)
+    if layout is None:
+        return []
+    covered = value if unmasked or certain else _LONG_NUMBER.sub(_masked, value)
+    return list(_parts(layout.parse(value), covered, layout, unmasked=unmasked, depth=0))
+
+
+def _masked(found: re.Match[str]) -> str:
+    return mask_pan(found[0])
+
+
+def _parts(
+    elements: Iterable[SubElement], covered: str, layout: Layout, *, unmasked: bool, depth: int
+) -> Iterator[Part]:
+    for one in elements:
+        begins = one.position * (2 if layout.is_hex else 1) + len(one.head)
+        text = covered[begins : begins + len(one.value)]
+        if one.children:
+            text = ""
+        elif not (one.shown or unmasked):
+            text = f"[{len(one.value)}]"
+        elif not unmasked:
+            text = _LONG_NUMBER.sub(_masked, text)
+        yield Part(one.id, one.name, printable(text), one.position, depth)
+        yield from _parts(one.children, covered, layout, unmasked=unmasked, depth=depth + 1)
 
 
 def _may_be_a_card(digits: str) -> bool:
