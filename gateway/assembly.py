@@ -20,12 +20,9 @@ from gateway.clock import Clock
 from gateway.errors import InvariantBroken, StoreError
 from gateway.faults import Fault
 from gateway.keys.holdings import KeyHoldings
-from gateway.keys.kek_settings import Ask, open_own_keys, pin_ciphers_of
-from gateway.keys.key_table import KeyTable
-from gateway.keys.message_module import SoftwareMessageSecurity
+from gateway.keys.kek_settings import Ask, open_own_keys
 from gateway.keys.own_keys import OwnKeys
 from gateway.keys.records import StoredKey
-from gateway.keys.security_module import SoftwareSecurityModule
 from gateway.live import Parts, version_of
 from gateway.node import Node
 from gateway.policy.limits import Limits
@@ -33,6 +30,7 @@ from gateway.policy.rates import Rates
 from gateway.policy.response_codes import APPROVED
 from gateway.settings.loader import Configuration, audit_folder
 from gateway.settings.reload import Prepared
+from gateway.settings.schema import Settings
 from gateway.store.sqlite import SqliteStore
 from gateway.store.store import PutKey, ReserveStans, Store
 from gateway.telemetry.alarms import Alarms
@@ -196,7 +194,7 @@ async def _assembled(
     configuration = prepared.configuration
     settings = configuration.settings
     emit = log.emit
-    keys = await _keys(own_keys, store, keys_max=settings.keys.keys_max)
+    keys = await _keys(own_keys, store, settings)
     security = keys.security
     registry = await Registry.load(
         store,
@@ -371,16 +369,16 @@ async def _assembled(
     return node
 
 
-async def _keys(own: OwnKeys, store: Store, *, keys_max: int) -> KeyHoldings:
-    return KeyHoldings(
-        own=own,
-        table=KeyTable(await store.keys(), keys_max=keys_max),
-        security=SoftwareSecurityModule(own.keyring()),
-        messages=SoftwareMessageSecurity(
-            unwrap=own.wrapping.unwrap,
-            wrap=own.wrapping.wrap,
-            pin_ciphers=pin_ciphers_of(own.wrapping),
-        ),
+async def _keys(own: OwnKeys, store: Store, settings: Settings) -> KeyHoldings:
+    found = await store.keys()
+    return await trio.to_thread.run_sync(
+        partial(
+            KeyHoldings.over,
+            own,
+            found,
+            keys_max=settings.keys.keys_max,
+            production=settings.node.production,
+        )
     )
 
 

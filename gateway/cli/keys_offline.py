@@ -12,9 +12,6 @@ from gateway.cli.key_prompts import ask_kek
 from gateway.clock import SystemClock
 from gateway.keys.holdings import KeyHoldings
 from gateway.keys.kek_settings import open_own_keys
-from gateway.keys.key_table import KeyTable
-from gateway.keys.message_module import SoftwareMessageSecurity
-from gateway.keys.security_module import SoftwareSecurityModule
 from gateway.settings.loader import Configuration
 from gateway.store.store import Store
 from gateway.telemetry.events import Event
@@ -33,12 +30,7 @@ async def key_operations(store: Store, configuration: Configuration) -> KeyOpera
             ask=ask_kek,
         )
     )
-    holdings = KeyHoldings(
-        own=own,
-        table=KeyTable(await store.keys(), keys_max=settings.keys.keys_max),
-        security=SoftwareSecurityModule(own.keyring()),
-        messages=SoftwareMessageSecurity(unwrap=own.wrapping.unwrap, wrap=own.wrapping.wrap),
-    )
+    holdings = KeyHoldings.over(own, await store.keys(), keys_max=settings.keys.keys_max)
     enrolled = {device.terminal_id.rstrip() for device in await store.devices()}
     room = KeyRoom(
         holdings=holdings,

@@ -10,10 +10,7 @@ from gateway.admin.key_room import KeyRoom
 from gateway.admin.keys import KeyOperations
 from gateway.keys.holdings import KeyHoldings
 from gateway.keys.kek_sources import KekSource, PassphraseSource
-from gateway.keys.key_table import KeyTable
-from gateway.keys.message_module import SoftwareMessageSecurity
 from gateway.keys.own_keys import OwnKeys
-from gateway.keys.security_module import SoftwareSecurityModule
 from gateway.settings.schema_keys import Kek, Keys
 from gateway.store.store import Store
 from gateway.telemetry.events import Event
@@ -67,12 +64,7 @@ def source(folder: Path, name: str = "pass") -> PassphraseSource:
 
 def holdings_of(own: OwnKeys, keys: Any = (), *, keys_max: int = 100_000) -> KeyHoldings:
     """Holdings over an open keyring and what a store has."""
-    return KeyHoldings(
-        own=own,
-        table=KeyTable(keys, keys_max=keys_max),
-        security=SoftwareSecurityModule(own.keyring()),
-        messages=SoftwareMessageSecurity(unwrap=own.wrapping.unwrap, wrap=own.wrapping.wrap),
-    )
+    return KeyHoldings.over(own, keys, keys_max=keys_max)
 
 
 async def a_room(
