@@ -12,11 +12,15 @@ import pytest
 
 from gateway.errors import KeyUnavailable, OperatorError
 from gateway.keys.block_ciphers import BlockCipher
-from gateway.keys.key_encryption import KeyEncryption, KeyWrapping, binding
+from gateway.keys.kek_settings import open_own_keys, pin_ciphers_of, sources_of
+from gateway.keys.key_encryption import AesKeyEncryption, KeyEncryption, KeyWrapping, binding
 from gateway.keys.message_module import SoftwareMessageSecurity
 from gateway.keys.message_security import MacScheme, MalformedPin, PinFormat, PinKey
+from gateway.keys.own_keys import OwnKeys
 from gateway.keys.pin_block import encipher
 from gateway.keys.records import KeyAlgorithm, KeyPurpose, StoredKey, StoredKeyState
+from gateway.keys.security_module import SoftwareSecurityModule
+from gateway.settings.schema_keys import Kek, Keys
 from tests.support.token import KEY_LABEL, SoftToken, missing, soft_token
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "there is a token")
@@ -152,6 +156,39 @@ def test_a_key_that_may_not_wrap_others_still_seals_them(token: SoftToken) -> No
     plain.session.close()
     with pytest.raises(OperatorError, match="no AES key of 256 bits"):
         opening(token, key_label="short")
+
+
+def settings(token: SoftToken, folder: Path) -> Keys:
+    pin_file = folder / "pin"
+    pin_file.write_text(token.pin + "\n", encoding="ascii")
+    pin_file.chmod(0o600)
+    return Keys(
+        keyring=str(folder / "keyring"),
+        kek=Kek(
+            source="pkcs11",
+            pkcs11_module=str(token.module),
+            token_label=token.label,
+            key_label=KEY_LABEL,
+            pin_file=str(pin_file),
+        ),
+    )
+
+
+def test_a_keyring_is_opened_by_its_token_alone(token: SoftToken, tmp_path: Path) -> None:
+    create_key(token.module, token_label=token.label, key_label=KEY_LABEL, pin=token.pin)
+    keys = settings(token, tmp_path)
+    (source,) = sources_of(keys, Path)
+    own = OwnKeys.create(Path(keys.keyring), source, now_ms=1_800_000_000_000)
+    sealed = SoftwareSecurityModule(own.keyring()).seal(b"a request", context=b"row 1")
+    own.wrapping.in_force.session.close()  # type: ignore[attr-defined]
+    own = open_own_keys(keys, Path, now_ms=1_800_000_000_000)
+    assert own.wrapping.in_force.name.startswith("pkcs11-")
+    opened = SoftwareSecurityModule(own.keyring()).unseal(sealed, context=b"row 1")
+    assert opened == b"a request"
+    assert isinstance(pin_ciphers_of(own.wrapping), TokenPinCiphers)
+    own.wrapping.in_force.session.close()  # type: ignore[attr-defined]
+    elsewhere = KeyWrapping(AesKeyEncryption(bytes(range(32)), source="passphrase"))
+    assert pin_ciphers_of(elsewhere) is None
 
 
 # --- what operators get wrong ---------------------------------------------------------------------
