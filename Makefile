@@ -9,9 +9,10 @@ SEED ?=
 CASE ?=
 ACQUIRER ?=
 SEEDS ?= 500
+SCENARIO ?= smoke
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format simulate demo chaos chaos-faults chaos-long failover bench bench-setup bench-policy bench-codec conformance cutoff swaps lock clean
+.PHONY: help run test check format simulate demo chaos chaos-faults chaos-long failover load bench bench-setup bench-policy bench-codec conformance cutoff swaps lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +53,10 @@ chaos-long: $(VENV)/.runtime ## The same for six minutes: more than 200 SIGKILLs
 
 failover: $(VENV)/.runtime ## Sicken an acquirer under load in every way (or CASE=mute), and count the failures.
 	@$(BIN)/python -m loadtest failover $(if $(CASE),--case $(CASE)) $(if $(ACQUIRER),--acquirer $(ACQUIRER)) --json
+
+load: $(VENV)/.runtime ## Run a load test (SCENARIO=smoke, or its file) and write a page about it.
+	@mkdir -p var/loadtest
+	@$(BIN)/python -m loadtest run $(SCENARIO) --report var/loadtest/report.html
 
 bench-setup: $(VENV)/.runtime ## Make the certificates that the benchmark's terminals use.
 	@$(BIN)/python -m loadtest.bench --setup-only

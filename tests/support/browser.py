@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,16 @@ _FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe", "about:blank"),
 )
+# Chromium reads commands from descriptor 3 and answers on 4.
+_ON_3_AND_4 = """
+import os, sys
+commands, answers = (os.dup(int(one)) for one in sys.argv[1:3])
+os.dup2(commands, 3)
+os.dup2(answers, 4)
+os.set_inheritable(3, True)
+os.set_inheritable(4, True)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 # Whatever is wider than the page, but for what is moved within a box of its own.
 _OVERFLOWING = """
 (() => {
@@ -138,10 +149,11 @@ def browser() -> Iterator[Browser]:
     to_read, to_write = os.pipe()  # commands
     from_read, from_write = os.pipe()  # answers
     with tempfile.TemporaryDirectory(prefix="gwchrome", ignore_cleanup_errors=True) as profile:
-        # Chromium reads commands from descriptor 3 and answers on 4.
-        script = f'exec "$@" 3<&{to_read} 4>&{from_write}'
         process = subprocess.Popen(
-            ["sh", "-c", script, "sh", CHROMIUM, f"--user-data-dir={profile}", *_FLAGS],
+            [
+                *(sys.executable, "-c", _ON_3_AND_4, str(to_read), str(from_write)),
+                *(CHROMIUM, f"--user-data-dir={profile}", *_FLAGS),
+            ],
             pass_fds=(to_read, from_write),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
