@@ -1,13 +1,15 @@
 """A key-encryption key behind PKCS#11: it never leaves its token, and wraps keys inside it.
 
-Needs the extra `hsm` (python-pkcs11). What a call costs is the token's: SoftHSM answers in 50 to
-200 microseconds, a device in a network in a millisecond or more, and the caller waits.
+Needs the extra `hsm` (python-pkcs11). What a call costs is the token's, and the caller waits: a
+cipher in SoftHSM takes 0.1 ms and an unwrapping up to 1 ms; a device in a network takes longer.
 """
 
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -47,7 +49,15 @@ class TokenSession:
     the token refused is not tried again: three such trials lock most tokens.
     """
 
-    __slots__ = ("_module", "_pin", "_refused", "_session", "_token_label", "generation")
+    __slots__ = (
+        "_module",
+        "_one_at_a_time",
+        "_pin",
+        "_refused",
+        "_session",
+        "_token_label",
+        "generation",
+    )
 
     def __init__(self, module: Path, *, token_label: str, pin: str) -> None:
         self._module = module
@@ -55,6 +65,7 @@ class TokenSession:
         self._pin = pin
         self._session: pkcs11.Session | None = None
         self._refused = False
+        self._one_at_a_time = threading.RLock()
         self.generation = 0
 
     @property
@@ -99,22 +110,24 @@ class TokenSession:
 
     def ask(self, what: Callable[[pkcs11.Session], _Result]) -> _Result:
         """What a call gives; raises KeyUnavailable where the token fails, naming its error."""
-        try:
-            return what(self.open())
-        except OperatorError as error:
-            raise KeyUnavailable(str(error)) from None
-        except PKCS11Error as error:
-            self.close()
-            raise KeyUnavailable(f"{self.where}: {_text(error)}") from None
+        # A session does one thing at a time (PKCS#11 2.40, 6.7.6), and its library may crash else.
+        with self._one_at_a_time:
+            try:
+                return what(self.open())
+            except OperatorError as error:
+                raise KeyUnavailable(str(error)) from None
+            except PKCS11Error as error:
+                self.close()
+                raise KeyUnavailable(f"{self.where}: {_text(error)}") from None
 
     def close(self) -> None:
         """End the session; the next call opens another."""
-        session, self._session = self._session, None
-        if session is not None:
-            try:
-                session.close()
-            except PKCS11Error:
-                return  # the token that failed knows it no more
+        with self._one_at_a_time:
+            session, self._session = self._session, None
+            if session is not None:
+                # A token that failed knows it no more.
+                with suppress(PKCS11Error):
+                    session.close()
 
     def __repr__(self) -> str:
         return f"<TokenSession {self._token_label}, {self.generation}>"
@@ -129,7 +142,7 @@ class TokenKeyEncryption:
     value passing through this process.
     """
 
-    __slots__ = ("_key_label", "_kwp", "_name", "_random", "session")
+    __slots__ = ("_found", "_key_label", "_kwp", "_name", "_random", "session")
 
     def __init__(
         self,
@@ -142,6 +155,7 @@ class TokenKeyEncryption:
         self.session = session
         self._key_label = key_label
         self._random = random
+        self._found: tuple[int, Any] = (0, None)  # the generation of the session, and the key
         try:
             key = self._key(session.open())
             if key.key_length != 8 * KEK_BYTES or key.key_type is not KeyType.AES:
@@ -254,7 +268,12 @@ class TokenKeyEncryption:
         return self.session.ask(tried)
 
     def _key(self, session: pkcs11.Session) -> Any:
-        return session.get_key(object_class=ObjectClass.SECRET_KEY, label=self._key_label)
+        """The key as this session knows it: looking for it takes longer than using it."""
+        found, known = self._found
+        if found != self.session.generation:
+            known = session.get_key(object_class=ObjectClass.SECRET_KEY, label=self._key_label)
+            self._found = self.session.generation, known
+        return known
 
     def __repr__(self) -> str:
         return f"<TokenKeyEncryption {self._name}>"

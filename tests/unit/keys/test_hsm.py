@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -396,6 +397,25 @@ def test_a_key_inside_cannot_be_extracted(kek: TokenKeyEncryption) -> None:
         master.wrap_key(held, mechanism=pkcs11.Mechanism.AES_KEY_WRAP_PAD)
     with pytest.raises(KeyUnavailable):
         kek.unwrap_inside(key.wrapped, b"another binding", pkcs11.KeyType.DES2)
+
+
+def test_threads_take_turns(kek: TokenKeyEncryption) -> None:
+    failed: list[Exception] = []
+
+    def use() -> None:
+        try:
+            for _ in range(30):
+                value = secrets.token_bytes(16)
+                assert kek.unwrap(kek.wrap(value, b"bound"), b"bound") == value
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
 
 
 # --- a token that fails ---------------------------------------------------------------------------
