@@ -63,6 +63,7 @@ from gateway.telemetry.sink import LineSink
 from gateway.terminals.connection import Service
 from gateway.terminals.dispatch import Dispatcher
 from gateway.terminals.downloads import ListenerDownloads
+from gateway.transactions.resealing import Resealing
 from gateway.transactions.retention import Retention, archive_folder
 from gateway.transactions.version import Version
 from gateway.wire.editions import codec_of
@@ -225,6 +226,7 @@ async def _serve(
         await background.start(node.cutting.run)
         await background.start(node.life.run)
         await background.start(_retention(node).run)
+        await background.start(_resealing(node).run)
         background.start_soon(housekeeping.watch_certificates)
         background.start_soon(housekeeping.keep_last_seen)
         await background.start(reloader.run)
@@ -387,6 +389,15 @@ def _retention(node: Node) -> Retention:
         folder=archive_folder(node.configuration),
         grace_s=settings.repeats.undelivered_grace_s,
         clock=node.clock,
+        emit=node.log.emit,
+    )
+
+
+def _resealing(node: Node) -> Resealing:
+    return Resealing(
+        store=node.store,
+        security=node.keys.security,
+        settings=lambda: node.configuration.settings.sealing,
         emit=node.log.emit,
     )
 

@@ -292,6 +292,13 @@ class KeyRoom:
             raise OperatorError(
                 "say which version of the gateway's own key: what it made can no longer be read"
             )
+        if purpose is KeyPurpose.STORE_DATA:
+            left = (await self._store.sealed_under()).get(version, 0)
+            if left:
+                raise OperatorError(
+                    f"{left} values in the store are under {purpose.value}.{version} and could no"
+                    " longer be read: rotate the key, and wait until they are sealed anew"
+                )
         async with self.changing:
             with trio.CancelScope(shield=True):
                 gone = await trio.to_thread.run_sync(
