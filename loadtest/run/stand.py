@@ -255,6 +255,7 @@ name = "shops"
 listen = "{listen}"
 security = "{security}"
 dialect = "iso87_ascii"
+macs = "by_profile"
 
 [listeners.limits]
 connections_max = {connections}

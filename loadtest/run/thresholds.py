@@ -82,7 +82,9 @@ class Threshold:
     value: Value
 
     def __str__(self) -> str:
-        value = self.value if isinstance(self.value, str) else f"{self.value:g}"
+        value = self.value
+        if isinstance(value, float):
+            value = str(int(value)) if value.is_integer() else str(value)
         return f"{self.figure} {self.sign} {value}"
 
     def judge(self, figures: Figures) -> Judged:

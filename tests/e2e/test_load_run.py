@@ -72,7 +72,7 @@ def test_a_threshold_that_is_missed_is_status_1(tmp_path: Path, direct: bool) ->
     done = run(str(scenario), *(["--direct"] if direct else []))
     assert done.returncode == 1, done.stderr
     lines = done.stdout.splitlines()
-    assert any(line.startswith("✗ transactions > 1e+06") for line in lines), done.stdout
+    assert any(line.startswith("✗ transactions > 1000000") for line in lines), done.stdout
     assert any(line.startswith("✓ errors == 0") for line in lines), done.stdout
 
 
