@@ -9,10 +9,11 @@ SEED ?=
 CASE ?=
 ACQUIRER ?=
 SEEDS ?= 500
+FRAMES ?= 1000000
 SCENARIO ?= smoke
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format simulate demo chaos chaos-faults chaos-long failover load bench bench-setup bench-policy bench-codec conformance cutoff swaps lock clean
+.PHONY: help run test check format simulate demo chaos chaos-faults chaos-long failover load bench bench-setup bench-policy bench-codec conformance fuzz fuzz-atheris cutoff swaps lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +36,12 @@ format: $(VENV)/.dev ## Format the code and mend what the linter can.
 
 conformance: $(VENV)/.dev ## Read and write back the messages that others published; prints a table.
 	@$(BIN)/python -m tests.conformance
+
+fuzz: $(VENV)/.dev ## Put FRAMES=1000000 changed frames through framing, codec and inspection; prints counts.
+	@$(BIN)/python -m tests.fuzz --frames $(FRAMES) $(if $(SEED),--seed $(SEED))
+
+fuzz-atheris: $(VENV)/.dev ## The same guided by coverage, for SECONDS=60, where atheris is installed.
+	@$(BIN)/python -m tests.fuzz.guided -max_total_time=$(SECONDS)
 
 simulate: $(VENV)/.dev ## Crash, cut and repeat in virtual time, SEEDS=500 times; a seed that fails is named.
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)

@@ -27,6 +27,8 @@ _SHOWN: Final = frozenset(
 _AT_ERROR_BYTES: Final = 2
 _TPDU: Final = b"\x60"
 _TPDU_AND_HEADER_BYTES: Final = 11
+_SHOWN_BYTES_MAX: Final = 1_024  # of a frame: time and memory are bounded for each
+_RUN_LOOKED_BYTES: Final = 64
 _LINE_BYTES: Final = 16
 _HIDDEN: Final = "**"
 
@@ -47,16 +49,20 @@ def masked_frame(codec: Codec, heading: bytes, body: bytes, error: ParseError) -
     long as what was read makes sense. Nothing of a run of 12 digits or more is shown, whatever the
     dialect makes of it: text, EBCDIC, or half bytes at any offset.
     """
-    data = heading + body
+    size = len(heading) + len(body)
+    # A run of digits that goes on behind what may be shown of a long frame is seen for what it is.
+    data = (heading + body)[: _SHOWN_BYTES_MAX + _RUN_LOOKED_BYTES]
     aligned = is_mti(error.mti)
-    digits = may_be_card_numbers(data, packed=_has_packed(codec) or not aligned)
     characters = may_be_card_numbers(data, packed=False)
+    digits = packed = may_be_card_numbers(data, packed=True)
+    if aligned and not _has_packed(codec):
+        digits = characters[:]
     # A heading of the wrong size may be the message itself, in any form: only one that says what it
     # is may be seen, and no run of digits after what a TPDU and UnionPay's header take.
     said = heading[:1] == _TPDU or heading[:1] == bytes((len(heading) & 0xFF,))
     exempt = min(_TPDU_AND_HEADER_BYTES, len(heading)) if said else 0
     inside = slice(exempt, len(heading))
-    digits[inside] = may_be_card_numbers(data, packed=True)[inside]
+    digits[inside] = packed[inside]
     digits[:exempt] = bytes(exempt)
     visible = bytearray(len(data))
     fields: dict[int, str] = {}
@@ -64,6 +70,8 @@ def masked_frame(codec: Codec, heading: bytes, body: bytes, error: ParseError) -
         visible[: len(heading)] = bytes((said,)) * len(heading)
         for key, start, end, value in codec.spans(body):
             here = slice(len(heading) + start, len(heading) + end)
+            if here.stop > _SHOWN_BYTES_MAX:
+                break
             if key in _STRUCTURE:
                 visible[here] = b"\x01" * (end - start)
             elif int(key) in _SHOWN:
@@ -75,18 +83,21 @@ def masked_frame(codec: Codec, heading: bytes, body: bytes, error: ParseError) -
                     fields[int(key)] = printable(mask_pan(value) if len(value) > 16 else value)
     at = len(heading) + error.position
     visible[at : at + _AT_ERROR_BYTES] = b"\x01" * len(visible[at : at + _AT_ERROR_BYTES])
-    shown = bytes(seen and not digit for seen, digit in zip(visible, digits, strict=True))
-    return MaskedFrame(len(data), _lines(data, shown), fields)
+    visible[_SHOWN_BYTES_MAX:] = bytes(len(visible[_SHOWN_BYTES_MAX:]))
+    # As numbers, since a loop over the bytes would cost more than all the rest.
+    shown = int.from_bytes(visible, "big") & ~int.from_bytes(digits, "big")
+    return MaskedFrame(size, _lines(data, shown.to_bytes(len(data), "big")), fields)
 
 
 def masked_start(data: bytes) -> MaskedFrame:
     """What may be seen of bytes that are no frame: the first two, which tell TLS and HTTP."""
+    size, data = len(data), data[:_RUN_LOOKED_BYTES]
     digits = may_be_card_numbers(data, packed=True)
     shown = bytearray(len(data))
     known = bool(looks_like(data))
     for index in range(min(_AT_ERROR_BYTES, len(data))):
         shown[index] = known or not digits[index]
-    return MaskedFrame(len(data), _lines(data, bytes(shown)), {})
+    return MaskedFrame(size, _lines(data, bytes(shown)), {})
 
 
 def looks_like(data: bytes) -> str:
@@ -122,7 +133,8 @@ def _has_packed(codec: Codec) -> bool:
 
 
 def _are_characters(data: bytes) -> bool:
-    return all(0x30 <= byte <= 0x39 for byte in data[1:-1])
+    inner = data[1:-1]
+    return inner.isdigit() or not inner
 
 
 def _makes_sense(codec: Codec, number: int, value: str) -> bool:
@@ -133,13 +145,16 @@ def _makes_sense(codec: Codec, number: int, value: str) -> bool:
 
 
 def _lines(data: bytes, shown: bytes) -> tuple[str, ...]:
+    """The lines of which any byte may be seen, with their offsets."""
     lines = []
-    for offset in range(0, len(data), _LINE_BYTES):
+    first = shown.find(1)
+    while first >= 0:
+        offset = first - first % _LINE_BYTES
         row = slice(offset, offset + _LINE_BYTES)
-        if any(shown[row]):
-            cells = (
-                f"{byte:02X}" if seen else _HIDDEN
-                for byte, seen in zip(data[row], shown[row], strict=True)
-            )
-            lines.append(f"{offset:04X}  {' '.join(cells)}")
+        cells = (
+            f"{byte:02X}" if seen else _HIDDEN
+            for byte, seen in zip(data[row], shown[row], strict=True)
+        )
+        lines.append(f"{offset:04X}  {' '.join(cells)}")
+        first = shown.find(1, offset + _LINE_BYTES)
     return tuple(lines)
