@@ -106,6 +106,11 @@ class Host:
         if switches.tombstones and self._ledger.has_tombstone(key):
             self.counts["overtaken"] += 1
             code = INVALID_TRANSACTION
+        if switches.checks_originals and request.get(ORIGINAL_DATA):
+            original = self._ledger.find(original_key(request))
+            if original is None or not original.approved:
+                self.counts["originals_not_found"] += 1
+                code = ORIGINAL_NOT_FOUND
         approved = code in APPROVING_CODES
         self.counts["approved" if approved else "declined"] += 1
         entry = self._ledger.add(

@@ -105,6 +105,8 @@ class Switches(BaseModel):
         PlainSerializer(lambda rules: ",".join(str(rule) for rule in rules), return_type=str),
     ] = ()
     reversals_ignored: bool = False  # answered 00, and the money is kept: a host that cheats
+    # What names an original by DE90 that this terminal has not here is answered 25.
+    checks_originals: bool = False
     tombstones: bool = True  # a reversal that overtakes its original keeps it from being approved
 
     @model_validator(mode="after")
