@@ -166,8 +166,9 @@ class TokenKeyEncryption:
             )
         except NoSuchKey:
             raise OperatorError(
-                f"{session.where}: it has no secret key {key_label!r}: make an AES key of 256 bits "
-                "that encrypts, decrypts, wraps and unwraps, and cannot be extracted"
+                f"{session.where}: it has no secret key {key_label!r}: `pkcs11-tool --module … "
+                f"--token-label … --login --keygen --key-type AES:32 --label {key_label} "
+                "--sensitive --usage-decrypt --usage-wrap` makes one"
             ) from None
         except MultipleObjectsReturned:
             raise OperatorError(f"{session.where}: several keys are called {key_label!r}") from None
@@ -284,34 +285,6 @@ def open_token(module: Path, *, token_label: str, key_label: str, pin: str) -> T
     return TokenKeyEncryption(
         TokenSession(module, token_label=token_label, pin=pin), key_label=key_label
     )
-
-
-def create_key(module: Path, *, token_label: str, key_label: str, pin: str) -> None:
-    """Make a key-encryption key inside a token: AES-256, sensitive, never extractable.
-
-    Raises OperatorError, also where there is a key of that label already.
-    """
-    try:
-        token = pkcs11.lib(str(module)).get_token(token_label=token_label)
-        with token.open(rw=True, user_pin=pin) as session:
-            found = session.get_objects(
-                {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: key_label}
-            )
-            if list(found):
-                raise OperatorError(f"token {token_label!r} has a key {key_label!r} already")
-            session.generate_key(
-                KeyType.AES,
-                8 * KEK_BYTES,
-                label=key_label,
-                store=True,
-                capabilities=MechanismFlag.ENCRYPT
-                | MechanismFlag.DECRYPT
-                | MechanismFlag.WRAP
-                | MechanismFlag.UNWRAP,
-                template={Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False},
-            )
-    except (PKCS11Error, RuntimeError) as error:
-        raise OperatorError(f"token {token_label!r} of {module}: {_text(error)}") from None
 
 
 def is_kept_inside(wrapped: bytes) -> bool:

@@ -74,5 +74,25 @@ def soft_token(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SoftTo
         library.finalize()
 
 
+def create_key(token: SoftToken, key_label: str = KEY_LABEL, *, wraps: bool = True) -> None:
+    """An AES key of 256 bits, as `pkcs11-tool --keygen` makes it: sensitive, not extractable."""
+    import pkcs11
+
+    flags = pkcs11.MechanismFlag
+    uses = flags.ENCRYPT | flags.DECRYPT
+    if wraps:
+        uses |= flags.WRAP | flags.UNWRAP
+    found = pkcs11.lib(str(token.module)).get_token(token_label=token.label)
+    with found.open(rw=True, user_pin=token.pin) as session:
+        session.generate_key(
+            pkcs11.KeyType.AES,
+            256,
+            label=key_label,
+            store=True,
+            capabilities=uses,
+            template={pkcs11.Attribute.SENSITIVE: True, pkcs11.Attribute.EXTRACTABLE: False},
+        )
+
+
 def _module() -> Path | None:
     return next((path for path in map(Path, _PLACES) if path.is_file()), None)

@@ -22,7 +22,7 @@ from gateway.keys.pin_block import encipher
 from gateway.keys.records import KeyAlgorithm, KeyPurpose, StoredKey, StoredKeyState
 from gateway.keys.security_module import SoftwareSecurityModule
 from gateway.settings.schema_keys import Kek, Keys
-from tests.support.token import KEY_LABEL, SoftToken, missing, soft_token
+from tests.support.token import KEY_LABEL, SoftToken, create_key, missing, soft_token
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "there is a token")
 
@@ -30,7 +30,7 @@ if not missing():
     import pkcs11
 
     from gateway.keys import hsm
-    from gateway.keys.hsm import TokenKeyEncryption, TokenSession, create_key, open_token
+    from gateway.keys.hsm import TokenKeyEncryption, TokenSession, open_token
     from gateway.keys.hsm_pins import TokenPinCiphers
 
 PAN = "4321987654321098"
@@ -51,7 +51,7 @@ def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SoftToken
 
 @pytest.fixture
 def kek(token: SoftToken) -> Iterator[TokenKeyEncryption]:
-    create_key(token.module, token_label=token.label, key_label=KEY_LABEL, pin=token.pin)
+    create_key(token)
     opened = opening(token)
     yield opened
     opened.session.close()
@@ -106,8 +106,8 @@ def test_what_is_no_wrapped_key(kek: TokenKeyEncryption, wrapped: bytes) -> None
 
 
 def test_the_name_is_the_keys_and_survives_a_restart(token: SoftToken) -> None:
-    create_key(token.module, token_label=token.label, key_label="one", pin=token.pin)
-    create_key(token.module, token_label=token.label, key_label="two", pin=token.pin)
+    create_key(token, "one")
+    create_key(token, "two")
     one = opening(token, key_label="one")
     two = opening(token, key_label="two")  # the login is already made
     assert one.name != two.name
@@ -132,19 +132,12 @@ def test_the_key_itself_does_not_come_out(kek: TokenKeyEncryption) -> None:
 
 
 def test_a_key_that_may_not_wrap_others_still_seals_them(token: SoftToken) -> None:
-    flags = pkcs11.MechanismFlag
+    create_key(token, "plain", wraps=False)
     with (
         pkcs11.lib(str(token.module))
         .get_token(token_label=token.label)
         .open(rw=True, user_pin=token.pin) as session
     ):
-        session.generate_key(
-            pkcs11.KeyType.AES,
-            256,
-            label="plain",
-            store=True,
-            capabilities=flags.ENCRYPT | flags.DECRYPT,
-        )
         session.generate_key(pkcs11.KeyType.AES, 128, label="short", store=True)
     plain = opening(token, key_label="plain")
     assert not plain.keeps_keys_inside
@@ -176,7 +169,7 @@ def settings(token: SoftToken, folder: Path) -> Keys:
 
 
 def test_a_keyring_is_opened_by_its_token_alone(token: SoftToken, tmp_path: Path) -> None:
-    create_key(token.module, token_label=token.label, key_label=KEY_LABEL, pin=token.pin)
+    create_key(token)
     keys = settings(token, tmp_path)
     (source,) = sources_of(keys, Path)
     own = OwnKeys.create(Path(keys.keyring), source, now_ms=1_800_000_000_000)
@@ -214,14 +207,6 @@ def test_what_is_not_there_is_named(token: SoftToken) -> None:
         with pytest.raises(OperatorError, match=reason) as caught:
             act()
         assert token.pin not in str(caught.value)
-
-
-def test_a_key_is_not_made_twice(token: SoftToken) -> None:
-    create_key(token.module, token_label=token.label, key_label=KEY_LABEL, pin=token.pin)
-    with pytest.raises(OperatorError, match="already"):
-        create_key(token.module, token_label=token.label, key_label=KEY_LABEL, pin=token.pin)
-    with pytest.raises(OperatorError, match="PinIncorrect"):
-        create_key(token.module, token_label=token.label, key_label="other", pin="000000")
 
 
 def test_a_refused_pin_is_not_tried_again(
