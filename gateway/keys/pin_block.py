@@ -116,7 +116,8 @@ def deciphered(
                 f"the PIN block holds no PIN of format {pin_format.value}: it is under another "
                 "key, of another format or card number, or damaged"
             )
-        pin.extend(nibbles[2 : 2 + nibbles[1]])
+        with memoryview(nibbles) as view:  # a slice of the buffer itself would be a copy of it
+            pin.extend(view[2 : 2 + view[1]])
         yield pin
     finally:
         wipe(pin)
@@ -175,7 +176,8 @@ def _is_pin(nibbles: bytearray, pin_format: PinFormat) -> bool:
         return False
     end = _ISO_4_NIBBLES if pin_format is PinFormat.ISO_4 else len(nibbles)
     fill = _FILL[pin_format]
-    return max(nibbles[2 : 2 + length]) <= 9 and all(n in fill for n in nibbles[2 + length : end])
+    with memoryview(nibbles) as view:
+        return max(view[2 : 2 + length]) <= 9 and fill.issuperset(view[2 + length : end])
 
 
 def _fill(pin_format: PinFormat, nibbles: int, random: Random) -> bytes:
