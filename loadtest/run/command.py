@@ -227,6 +227,11 @@ def _check(options: RunOptions) -> None:
         raise typer.BadParameter("--direct starts an acquirer of its own: leave --target out")
     if options.target is not None and scenario.devices.security == "mutual-tls" and not options.tls:
         raise typer.BadParameter("the scenario's devices call over mutual TLS: name their --certs")
+    if options.target is not None and scenario.devices.secure:
+        raise typer.BadParameter(
+            "devices with keys (secure = true) need a gateway that the run gives them to: leave"
+            " --target out"
+        )
     if options.target is not None and scenario.events:
         raise typer.BadParameter(
             f"the scenario's events ({scenario.events[0].do} and so on) are for a gateway that the"

@@ -162,6 +162,7 @@ class _Conductor:
         self._phase(f"connecting {devices.count:,} devices")
         target = options.target or self._stand.target
         tls = options.tls or self._stand.tls
+        ceremony = self._stand.ceremony
         share, more = divmod(devices.count, devices.processes)
         first = 1
         for number, talk in enumerate(self._talks):
@@ -178,6 +179,7 @@ class _Conductor:
                 journal=self._journal(number),
                 windows=windows(scenario),
                 settle_s=scenario.gateway.settle_s,
+                secret="" if ceremony is None else ceremony.secret.hex(),
             )
             first += count
             await talk.say(plan.to_json())

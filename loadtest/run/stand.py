@@ -16,6 +16,7 @@ from loadtest.addresses import HostPort, lasting_ports
 from loadtest.cards import luhn_digit
 from loadtest.fleet import terminal_names
 from loadtest.processes import Child, ChildFailed, Children, python, run_once
+from loadtest.run.keyed import LOCKOUT, PROFILE, UPSTREAM, Ceremony
 from loadtest.run.line import TlsFolder
 from loadtest.run.scenario import Scenario
 from loadtest.stage import Stage
@@ -42,6 +43,7 @@ class Stand:
         self.stage = Stage(children, logs=folder / "logs")
         self.config = folder / "gateway.toml"
         self.tls: TlsFolder | None = None
+        self.ceremony = Ceremony(folder) if scenario.devices.secure and not direct else None
         self.target = HostPort("127.0.0.1", 0)
 
     @property
@@ -85,7 +87,7 @@ class Stand:
                 address=HostPort("127.0.0.1", port),
                 switches=scenario.acquirers.switches,
                 seed=scenario.seed * 10 + number,
-                options=["--no-outlives-power"],
+                options=["--no-outlives-power", *self._acquirer_keys(f"acquirer-{number}")],
             )
         if self._direct:
             self.target = next(iter(self.stage.acquirers.values())).address
@@ -99,7 +101,15 @@ class Stand:
             self._write_blocked_cards()
         self.config.write_text(self._configuration(), encoding="utf-8")
         await self.start_gateway()
+        if self.ceremony is not None:
+            ids = [name.terminal_id for name in terminal_names(scenario.devices.count)]
+            await self.ceremony.enter(self.config, ids)
         await self._until_links_are_up()
+
+    def _acquirer_keys(self, name: str) -> list[str]:
+        if self.ceremony is None:
+            return []
+        return ["--keys", str(self.ceremony.acquirer_file(name))]
 
     async def start_gateway(self) -> None:
         """A gateway that answers; after a kill, another one. Raises ChildFailed."""
@@ -145,10 +155,14 @@ class Stand:
                 under_way=max(5_000, scenario.devices.count),
                 listen=self.target,
                 security=scenario.devices.security,
+                profile_keys=PROFILE if self.ceremony is not None else "",
+                macs="required" if self.ceremony is not None else "by_profile",
             )
         ]
         if tls is not None:
             parts.append(_TLS.format(folder=tls.ca.parent))
+        if self.ceremony is not None:
+            parts.append(LOCKOUT)
         names = list(self.stage.acquirers)
         members = ", ".join(f'{{ upstream = "{name}" }}' for name in names)
         parts += [
@@ -159,6 +173,7 @@ class Stand:
                 answer_s=scenario.gateway.answer_s,
                 late_max_s=scenario.gateway.late_max_s,
             )
+            + (UPSTREAM if self.ceremony is not None else "")
             for seat in self.stage.acquirers.values()
         ]
         parts.append(_ROUTES.format(members=members))
@@ -241,7 +256,7 @@ under_way_max = {under_way}
 [[profiles]]
 name = "retail"
 kinds = ["purchase", "void", "refund", "preauthorisation", "completion", "balance"]
-
+{profile_keys}
 [registry]
 default_profile = "retail"
 
@@ -255,7 +270,7 @@ name = "shops"
 listen = "{listen}"
 security = "{security}"
 dialect = "iso87_ascii"
-macs = "by_profile"
+macs = "{macs}"
 
 [listeners.limits]
 connections_max = {connections}

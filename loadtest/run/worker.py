@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -23,6 +23,7 @@ from loadtest.run.arrivals import moments, pieces_of
 from loadtest.run.customers import Queue
 from loadtest.run.device import Device, Shared
 from loadtest.run.journal import Journal
+from loadtest.run.keyed import DeviceKeys, master_key
 from loadtest.run.line import Line, TlsFolder
 from loadtest.run.messages import Requests
 from loadtest.run.scenario import Scenario
@@ -53,6 +54,7 @@ class Plan:
     journal: Path
     windows: list[tuple[float, float]]
     settle_s: float
+    secret: str = field(default="", repr=False)  # hex, of the devices' master keys; "": none
 
     @classmethod
     def of_json(cls, told: dict[str, Any]) -> Plan:
@@ -70,6 +72,7 @@ class Plan:
             journal=Path(told["journal"]),
             windows=[(from_s, to_s) for from_s, to_s in told["windows"]],
             settle_s=told["settle_s"],
+            secret=told["secret"],
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -86,6 +89,7 @@ class Plan:
             "journal": str(self.journal),
             "windows": self.windows,
             "settle_s": self.settle_s,
+            "secret": self.secret,
         }
 
 
@@ -106,6 +110,7 @@ class Worker:
             random=Random(f"{scenario.seed}/{plan.part}"),
             wall_ms=SystemClock().wall_ms,
         )
+        secret = bytes.fromhex(plan.secret)
         names = terminal_names(plan.count, first=plan.first, merchant=plan.merchant)
         self.devices = [
             Device(
@@ -121,6 +126,9 @@ class Worker:
                     connect_s=scenario.devices.connect_s,
                 ),
                 shared=self._shared,
+                secure=DeviceKeys(master_key(secret, name.terminal_id), wire.codec)
+                if secret
+                else None,
             )
             for name in names
         ]

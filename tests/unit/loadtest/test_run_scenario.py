@@ -40,6 +40,7 @@ def test_the_shipped_ones_are_those_that_were_promised() -> None:
         "soak",
         "connect-each-time",
         "day-in-a-minute",
+        "keyed",
     }
 
 
