@@ -100,6 +100,8 @@ class DeviceView(TypedDict):
     profile: str
     activation: int
     certificate_sha256: str
+    old_certificate_sha256: str  # the one before it, while both work
+    old_until: str
     serial: str
     model: str
     place: str
@@ -168,6 +170,12 @@ class MoveArguments(Arguments):
 class BindArguments(Arguments):
     terminal_id: str
     certificate_sha256: str
+
+
+class RenewArguments(BindArguments):
+    """`overlap_s`: how long the certificate before this one still works."""
+
+    overlap_s: int = Field(ge=60, le=366 * 86_400)
 
 
 class SightingsArguments(Arguments):
@@ -311,6 +319,10 @@ class RegistryApi(Protocol):
     async def inspect(self, terminal_id: str, date: str, by: str, *, who: str = "") -> Device: ...
 
     async def bind_certificate(self, terminal_id: str, sha256: str, *, who: str = "") -> Device: ...
+
+    async def renew_certificate(
+        self, terminal_id: str, sha256: str, *, overlap_s: int, who: str = ""
+    ) -> Device: ...
 
     async def import_csv(
         self,

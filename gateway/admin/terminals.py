@@ -18,6 +18,7 @@ from gateway.admin.api import (
     Page,
     Progress,
     RegistryApi,
+    RenewArguments,
     RuleView,
     ShowArguments,
     SightingApi,
@@ -61,6 +62,7 @@ class TerminalOperations(Operations):
                 "suspend": self._change(SuspendArguments, self.suspend),
                 "resume": self._change(MoveArguments, self.resume),
                 "bind": self._change(BindArguments, self.bind, Role.KEYS),
+                "renew": self._change(RenewArguments, self.renew, Role.KEYS),
                 "inspect": self._change(InspectArguments, self.inspect),
                 "import": Operation(
                     ImportArguments,
@@ -178,6 +180,18 @@ class TerminalOperations(Operations):
             )
         )
 
+    async def renew(
+        self, arguments: RenewArguments, _: Progress | None = None, *, who: str = ""
+    ) -> DeviceView:
+        return self._view(
+            await self._registry.renew_certificate(
+                arguments.terminal_id,
+                arguments.certificate_sha256,
+                overlap_s=arguments.overlap_s,
+                who=who,
+            )
+        )
+
     async def import_csv(
         self, arguments: ImportArguments, progress: Progress | None = None, *, who: str = ""
     ) -> ImportView:
@@ -199,6 +213,8 @@ class TerminalOperations(Operations):
             "profile": device.profile,
             "activation": device.activation,
             "certificate_sha256": device.certificate_sha256,
+            "old_certificate_sha256": device.old_certificate_sha256,
+            "old_until": iso_time(device.old_until_ms) if device.old_until_ms else "",
             "serial": device.serial,
             "model": device.model,
             "place": device.place,

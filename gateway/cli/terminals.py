@@ -198,6 +198,28 @@ def bind(
 
 
 @app.command()
+def renew(
+    terminal_id: TerminalId,
+    certificate: CertificateFile = None,
+    sha256: Sha256 = "",
+    overlap: Annotated[
+        str, typer.Option("--overlap", help="How long the certificate before it still works: 30d.")
+    ] = "30d",
+    json: Json = False,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Bind a new certificate beside the old one, which works too until the overlap is over."""
+    arguments = {
+        "terminal_id": terminal_id,
+        "certificate_sha256": _certificate_sha256(certificate, sha256),
+        "overlap_s": round(duration_s(overlap)),
+    }
+    if not arguments["certificate_sha256"]:
+        raise typer.BadParameter("give --certificate FILE or --sha256 HEX")
+    _print_change(with_terminals(config, _one("renew", arguments)), "renewed", json=json)
+
+
+@app.command()
 def sightings(
     terminal_id: Annotated[
         str, typer.Argument(help="Terminal id (DE41); without one: all of them.")

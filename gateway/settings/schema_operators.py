@@ -34,6 +34,7 @@ class Approvals(Table):
             "terminals.activate",
             "terminals.resume",
             "terminals.bind",
+            "terminals.renew",
             "terminals.import",
             "terminals.lost",
             "terminals.found",

@@ -44,6 +44,9 @@ class Device:
     # Terminal ids and activations whose transactions it goes on with, the latest last.
     inherits: tuple[tuple[str, int], ...] = ()
     known_by_name: bool = True  # a certificate that is bound to nobody proves it by its name
+    # The certificate before this one, which proves the device as well until then.
+    old_certificate_sha256: str = ""
+    old_until_ms: int = 0
 
     @property
     def keyed_as(self) -> str:

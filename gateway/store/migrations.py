@@ -143,7 +143,9 @@ CREATE TABLE devices (
     until_ms INTEGER NOT NULL,
     keys_of TEXT NOT NULL,
     inherits TEXT NOT NULL, -- JSON array of [terminal_id, activation] pairs
-    known_by_name INTEGER NOT NULL
+    known_by_name INTEGER NOT NULL,
+    old_certificate_sha256 TEXT NOT NULL,
+    old_until_ms INTEGER NOT NULL
 ) STRICT;
 
 -- What was done to devices, written in one commit with the change itself.
@@ -318,7 +320,7 @@ CREATE TRIGGER put_device INSTEAD OF INSERT ON other_operations WHEN new.operati
         new.id, new.a ->> 0, new.a ->> 1, new.a ->> 2, new.a ->> 3, new.a ->> 4, new.a ->> 5,
         new.a ->> 6, new.a ->> 7, new.a ->> 8, new.a ->> 9, new.a ->> 10, new.a ->> 11,
         new.a ->> 12, new.a ->> 13, new.a ->> 14, new.a ->> 15, new.a ->> 16, new.a ->> 17,
-        new.a ->> 18, new.a ->> 19, new.a ->> 20
+        new.a ->> 18, new.a ->> 19, new.a ->> 20, new.a ->> 21, new.a ->> 22
     );
 END;
 

@@ -116,7 +116,14 @@ class Deregistration:
                 if problems:
                     raise StillOpen(terminal_id, problems)
                 ended = registry.moved(before, Move.DEREGISTER, reason)
-                ended = replace(ended, certificate_sha256="", known_by_name=False, keys_of="")
+                ended = replace(
+                    ended,
+                    certificate_sha256="",
+                    old_certificate_sha256="",
+                    old_until_ms=0,
+                    known_by_name=False,
+                    keys_of="",
+                )
                 manifest = await self._archived(ended)
                 now_ms = around.clock.wall_ms()
                 owners = around.owners_to_destroy(before)
@@ -131,9 +138,10 @@ class Deregistration:
                 )
                 also: list[Operation] = [event]
                 also += [DestroyKeys(terminal_owner(owner), now_ms) for owner in owners]
-                if before.certificate_sha256:
-                    revoked = RevokedCertificate(before.certificate_sha256, terminal_id, now_ms)
-                    also.append(RevokeCertificate(revoked))
+                for sha256 in (before.certificate_sha256, before.old_certificate_sha256):
+                    if sha256:
+                        revoked = RevokedCertificate(sha256, terminal_id, now_ms)
+                        also.append(RevokeCertificate(revoked))
                 if incident is not None:
                     also.append(PutIncident(incident))
                 empty = None

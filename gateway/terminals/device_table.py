@@ -43,8 +43,14 @@ class DeviceTable:
         return self._known.get(terminal_id) or self._from_rule(terminal_id)
 
     def by_certificate(self, sha256: str) -> Device | None:
-        """The device whose row holds the certificate with this SHA-256 (lower-case hex)."""
-        return self._by_certificate.get(sha256)
+        """The device whose row holds the certificate with this SHA-256 (lower-case hex).
+
+        The one before it counts as well until its overlap is over.
+        """
+        found = self._by_certificate.get(sha256)
+        if found is not None and sha256 == found.old_certificate_sha256:
+            return found if self._clock.wall_ms() < found.old_until_ms else None
+        return found
 
     def revoked(self, sha256: str) -> RevokedCertificate | None:
         """What is known of a certificate that was taken from a device that was lost or ended."""
@@ -140,14 +146,19 @@ class DeviceTable:
 
     def _install(self, device: Device) -> None:
         before = self._rows.get(device.terminal_id)
-        if before is not None and before.certificate_sha256 != device.certificate_sha256:
-            holder = self._by_certificate.get(before.certificate_sha256)
-            if holder is not None and holder.terminal_id == device.terminal_id:
-                del self._by_certificate[before.certificate_sha256]
+        if before is not None:
+            for gone in set(_certificates_of(before)) - set(_certificates_of(device)):
+                holder = self._by_certificate.get(gone)
+                if holder is not None and holder.terminal_id == device.terminal_id:
+                    del self._by_certificate[gone]
         self._rows[device.terminal_id] = self._known[device.terminal_id] = device
-        if device.certificate_sha256:
-            self._by_certificate[device.certificate_sha256] = device
+        for sha256 in _certificates_of(device):
+            self._by_certificate[sha256] = device
         self._last_id = max(self._last_id, device.device_id)
+
+
+def _certificates_of(device: Device) -> list[str]:
+    return [one for one in (device.certificate_sha256, device.old_certificate_sha256) if one]
 
 
 def _terminal_id(device: Device) -> str:

@@ -53,6 +53,13 @@ class Keeper:
             if await registry.resume_due(device):
                 name = device.terminal_id.rstrip()
                 await self._write_down("terminals.resume", name, {"why": "its time is over"})
+        for device in registry.overlapping_until(self._around.clock.wall_ms()):
+            if await registry.end_overlap(device):
+                await self._write_down(
+                    "terminals.renewed",
+                    device.terminal_id.rstrip(),
+                    {"certificate_sha256": device.certificate_sha256},
+                )
         if settle:
             for made in await self._replacements.settle():
                 what = {"old": made.old_id.rstrip(), "new": made.new_id.rstrip()}

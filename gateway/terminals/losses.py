@@ -60,7 +60,11 @@ class Losses:
         async with registry.changing:
             before = registry.get(terminal_id)
             device = replace(
-                registry.moved(before, move, reason), certificate_sha256="", known_by_name=False
+                registry.moved(before, move, reason),
+                certificate_sha256="",
+                old_certificate_sha256="",
+                old_until_ms=0,
+                known_by_name=False,
             )
             now_ms = around.clock.wall_ms()
             owners = around.owners_to_destroy(before)
@@ -69,7 +73,11 @@ class Losses:
                 dict.fromkeys(
                     filter(
                         None,
-                        (before.certificate_sha256, *around.certificates_of(before.terminal_id)),
+                        (
+                            before.certificate_sha256,
+                            before.old_certificate_sha256,
+                            *around.certificates_of(before.terminal_id),
+                        ),
                     )
                 )
             )

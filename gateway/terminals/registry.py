@@ -199,11 +199,72 @@ class Registry(DeviceTable):
                 raise OperatorError(f"{name} is {device.state}: no certificate is bound to it")
             self.check_certificate(fingerprint, device.terminal_id)
             bound = self.with_row(
-                replace(device, certificate_sha256=fingerprint, activation=device.activation + 1)
+                replace(
+                    device,
+                    certificate_sha256=fingerprint,
+                    activation=device.activation + 1,
+                    old_certificate_sha256="",
+                    old_until_ms=0,
+                )
             )
             (bound,) = await self.keep([bound], self.event(bound, "bind", who=who, before=device))
         self.tell(bound, "bind")
         return bound
+
+    async def renew_certificate(
+        self, terminal_id: str, sha256: str, *, overlap_s: int, who: str = ""
+    ) -> Device:
+        """Bind a certificate beside the one before, which proves the device too for so long.
+
+        It is the same device that goes on with its STANs: its activation stays. Returns it; raises
+        OperatorError (it has no certificate yet, or two already) and StoreError.
+        """
+        fingerprint = device_fields.certificate_sha256(sha256)
+        if not fingerprint:
+            raise OperatorError("no certificate given: its SHA-256 is 64 hex digits")
+        until_ms = self._clock.wall_ms() + overlap_s * 1000
+        async with self.changing:
+            device = self.get(terminal_id)
+            name = device.terminal_id.rstrip()
+            if not device.certificate_sha256:
+                raise OperatorError(f"{name} has no certificate bound: `gateway terminals bind`")
+            if device.certificate_sha256 == fingerprint:
+                raise OperatorError(f"{name} has this certificate already")
+            if device.old_until_ms > self._clock.wall_ms():
+                raise OperatorError(
+                    f"{name} has two certificates until {iso_time(device.old_until_ms)}: renew it"
+                    " after that, or `gateway terminals bind` another in place of both"
+                )
+            self.check_certificate(fingerprint, device.terminal_id)
+            renewed = replace(
+                device,
+                certificate_sha256=fingerprint,
+                old_certificate_sha256=device.certificate_sha256,
+                old_until_ms=until_ms,
+            )
+            detail = f"the one before works until {iso_time(until_ms)}"
+            told = self.event(renewed, "renew", who=who, detail=detail, before=device)
+            (renewed,) = await self.keep([renewed], told)
+        self.tell(renewed, "renew")
+        return renewed
+
+    def overlapping_until(self, wall_ms: int) -> list[Device]:
+        """The devices whose certificate before this one proves nothing any more by then."""
+        return [one for one in self._rows.values() if 0 < one.old_until_ms <= wall_ms]
+
+    async def end_overlap(self, device: Device) -> bool:
+        """Forget the certificate before this one, its time being over; whether it was so still."""
+        async with self.changing:
+            now = self._rows.get(device.terminal_id)
+            if now is not device:
+                return False
+            ended = replace(device, old_certificate_sha256="", old_until_ms=0)
+            told = self.event(
+                ended, "renewed", who="", detail=f"{device.old_certificate_sha256} is over"
+            )
+            (ended,) = await self.keep([ended], told)
+        self.tell(ended, "renewed")
+        return True
 
     async def inspect(self, terminal_id: str, date: str, by: str, *, who: str = "") -> Device:
         """Note that a device was inspected; returns it, raises OperatorError, StoreError.

@@ -233,6 +233,8 @@ class Replacements:
             # Counted up: STANs that begin at 1 again meet no old answer.
             activation=max(old.activation, *used, 0) + 1,
             certificate_sha256=new.certificate_sha256,
+            old_certificate_sha256=new.old_certificate_sha256,
+            old_until_ms=new.old_until_ms,
             known_by_name=False,
             serial=new.serial,
             model=new.model,
@@ -246,6 +248,7 @@ class Replacements:
         given_up = self._registry.moved(new, Move.REPLACE, f"goes on as {old.terminal_id.rstrip()}")
         if old.device_id == new.device_id == 0:
             given_up = replace(given_up, device_id=taken.device_id + 1)
+        given_up = replace(given_up, old_certificate_sha256="", old_until_ms=0)
         return _Change(taken, replace(given_up, certificate_sha256="", known_by_name=False))
 
     async def _kept_apart(self, old: Device, new: Device, reason: str) -> _Change:
