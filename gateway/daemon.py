@@ -341,6 +341,7 @@ def _explaining(node: Node) -> ExplainOperations:
         find_device=node.registry.by_terminal,
         blocked=node.gate.would_keep_out,
         card_token=node.records.card_token,
+        former_cards=node.records.former_card_tokens,
         upstream_state=upstream_state,
         clock=node.clock,
     )

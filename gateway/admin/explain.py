@@ -94,6 +94,7 @@ class ExplainOperations(Operations):
         find_device: Callable[[str], Device | None],
         blocked: Callable[[Device, str, str], Blocking | None],
         card_token: Callable[[Message], str],
+        former_cards: Callable[[Message], tuple[str, ...]],
         upstream_state: Callable[[str], str],
         clock: Clock,
     ) -> None:
@@ -103,6 +104,7 @@ class ExplainOperations(Operations):
         self._find_device = find_device
         self._blocked = blocked
         self._card_token = card_token
+        self._former_cards = former_cards
         self._upstream_state = upstream_state
         self._clock = clock
         super().__init__({"message": Operation(ExplainArguments, self.explain)})
@@ -210,6 +212,7 @@ class ExplainOperations(Operations):
                 transaction_id=0,
                 wall_ms=now_ms,
                 card_token=self._card_token(message),
+                former_cards=self._former_cards(message),
                 certificate_sha256=device.certificate_sha256,
                 address=arguments.address,
             )

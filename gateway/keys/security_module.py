@@ -40,17 +40,17 @@ class SecurityModule(Protocol):
         """What stands for a card number in look-ups: the key's version, a colon, 32 hex digits."""
         ...
 
-    def card_tokens(self, pan: str) -> tuple[str, ...]:
-        """The token under every version of the key, the active one's first: what was noted before
-        the key was rotated is found by one of the others."""
+    def former_card_tokens(self, pan: str) -> tuple[str, ...]:
+        """The token under every version of the key but the active one: what was noted before the
+        key was rotated is found by one of them."""
         ...
 
     def content_hash(self, data: bytes) -> str:
         """A keyed hash: the key's version, a colon, 32 hex digits."""
         ...
 
-    def content_hashes(self, data: bytes) -> tuple[str, ...]:
-        """The hash under every version of the key, the active one's first."""
+    def former_content_hashes(self, data: bytes) -> tuple[str, ...]:
+        """The hash under every version of the key but the active one."""
         ...
 
 
@@ -71,13 +71,13 @@ class SoftwareSecurityModule:
     __slots__ = (
         "_ciphers",
         "_content",
-        "_contents",
         "_count",
+        "_former_contents",
+        "_former_tokens",
         "_header",
         "_prefix",
         "_seal",
         "_token",
-        "_tokens",
     )
 
     def __init__(self, keyring: Keyring) -> None:
@@ -91,10 +91,8 @@ class SoftwareSecurityModule:
         self._ciphers = ciphers
         self._header = _header(keyring.active(KeyPurpose.STORE_DATA))
         self._seal = ciphers[self._header].encrypt
-        self._tokens = _hashes(keyring, KeyPurpose.CARD_TOKEN)
-        self._token = self._tokens[0]
-        self._contents = _hashes(keyring, KeyPurpose.CONTENT)
-        self._content = self._contents[0]
+        self._token, *self._former_tokens = _hashes(keyring, KeyPurpose.CARD_TOKEN)
+        self._content, *self._former_contents = _hashes(keyring, KeyPurpose.CONTENT)
 
     @property
     def sealing_version(self) -> int:
@@ -135,18 +133,19 @@ class SoftwareSecurityModule:
         """What stands for a card number in look-ups: the key's version, a colon, 32 hex digits."""
         return self._token.of(pan.encode())
 
-    def card_tokens(self, pan: str) -> tuple[str, ...]:
-        """The token under every version of the key, the active one's first."""
-        data = pan.encode()
-        return tuple([hashed.of(data) for hashed in self._tokens])
+    def former_card_tokens(self, pan: str) -> tuple[str, ...]:
+        """The token under every version of the key but the active one."""
+        former = self._former_tokens
+        return tuple([hashed.of(pan.encode()) for hashed in former]) if former else ()
 
     def content_hash(self, data: bytes) -> str:
         """A keyed hash: the key's version, a colon, 32 hex digits."""
         return self._content.of(data)
 
-    def content_hashes(self, data: bytes) -> tuple[str, ...]:
-        """The hash under every version of the key, the active one's first."""
-        return tuple([hashed.of(data) for hashed in self._contents])
+    def former_content_hashes(self, data: bytes) -> tuple[str, ...]:
+        """The hash under every version of the key but the active one."""
+        former = self._former_contents
+        return tuple([hashed.of(data) for hashed in former]) if former else ()
 
     @property
     def versions(self) -> dict[KeyPurpose, int]:

@@ -41,6 +41,7 @@ class Subject:
         "card_token",
         "certificate_serial",
         "certificate_sha256",
+        "former_cards",
         "kind",
         "message",
         "profile",
@@ -57,11 +58,13 @@ class Subject:
         transaction_id: int,
         wall_ms: int,
         card_token: str,
+        former_cards: tuple[str, ...] = (),
         certificate_sha256: str = "",
         certificate_serial: int = 0,
         address: str = "",
     ) -> None:
-        """`card_token` is the security module's, "" where the message names no card.
+        """`card_token` is the security module's, "" where the message names no card;
+        `former_cards` are those under former versions of its key.
 
         What is not known of certificate and address ("" and 0) is held against no list: the
         listener has asked for both when the connection came.
@@ -72,6 +75,7 @@ class Subject:
         self.transaction_id = transaction_id
         self.wall_ms = wall_ms
         self.card_token = card_token
+        self.former_cards = former_cards
         self.certificate_sha256 = certificate_sha256
         self.certificate_serial = certificate_serial
         self.address = address
@@ -256,6 +260,8 @@ class Policy:
         hit: Hit | None = None
         if self.blocklists.cards is not None and subject.card_token:
             hit = self.blocklists.cards.find(subject.card_token, subject.wall_ms)
+            for token in subject.former_cards:
+                hit = hit or self.blocklists.cards.find(token, subject.wall_ms)
         if hit is None and self.blocklists.bins is not None:
             hit = self.blocklists.bins.find(subject.message.pan, subject.wall_ms)
         return None if hit is None else Refused(Reason.CARD_BLOCKED, hit.rule, hit.code)
@@ -271,6 +277,7 @@ class Policy:
                 (fields.get(TERMINAL_ID, ""), fields.get(MERCHANT_ID, ""), subject.card_token),
                 currency,
                 amount_minor,
+                subject.former_cards,
             ),
             now_ms=subject.wall_ms,
         )

@@ -26,6 +26,7 @@ from gateway.wire.message import Kind
 # A clock that is put right by less than this stays in its window; beyond, the old one was wrong.
 _BACK_MAX_MS = 60_000
 _PER = ("device", "merchant", "card")
+_CARD = _PER.index("card")
 _NOTHING_LEFT = -1
 _UNUSED = (0, 0)
 
@@ -98,6 +99,7 @@ class Use(NamedTuple):
     subjects: tuple[str, str, str]  # device, merchant and card (its token; "": none is named)
     currency: str
     amount_minor: int
+    former_cards: tuple[str, ...] = ()  # what the card was counted as before its key was rotated
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ class Limits:
         None where it was taken. To be called once for a transaction, before it is forwarded; what
         becomes of it is told by `give_back`.
         """
-        transaction_id, subjects, currency, used_minor = use
+        transaction_id, subjects, currency, used_minor, former = use
         if transaction_id in self._takings:
             return None
         found: list[_Found] = []
@@ -169,6 +171,10 @@ class Limits:
                 window = self._open(rule, now_ms)
             counter = window.counters.get(subject)
             count, amount_minor = counter or _UNUSED
+            if former and rule.per == _CARD:
+                for token in former:
+                    before = window.counters.get(token, _UNUSED)
+                    count, amount_minor = count + before[0], amount_minor + before[1]
             if 0 <= rule.amount_max_minor < amount_minor + used_minor:
                 return OverLimit(Reason.AMOUNT_LIMIT, rule.rule)
             if 0 <= rule.count_max <= count:
@@ -296,6 +302,9 @@ class Looking(Limits):
             if not subject or (rule.currency and rule.currency != use.currency):
                 continue
             count, amount_minor = self._counted.used(rule, subject, now_ms=now_ms)
+            for token in use.former_cards if rule.per == _CARD else ():
+                before = self._counted.used(rule, token, now_ms=now_ms)
+                count, amount_minor = count + before[0], amount_minor + before[1]
             if 0 <= rule.amount_max_minor < amount_minor + use.amount_minor:
                 return OverLimit(Reason.AMOUNT_LIMIT, rule.rule)
             if 0 <= rule.count_max <= count:

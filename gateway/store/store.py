@@ -95,6 +95,9 @@ class Transaction:
     answer: bytes = b""  # sealed: the response the terminal got
     answered_ms: int = 0
     delivered_ms: int = 0
+    # Under former versions of their keys; not kept: a record stands under those of its time.
+    former_card_tokens: tuple[str, ...] = ()
+    former_contents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

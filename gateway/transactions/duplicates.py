@@ -9,6 +9,7 @@ import trio
 from gateway.clock import utc
 from gateway.policy.response_codes import Reason
 from gateway.store.store import State, Transaction
+from gateway.transactions.keyed_hashes import differ
 from gateway.transactions.request import Reply
 from gateway.wire.message import (
     ADVICE_KINDS,
@@ -118,18 +119,21 @@ def same_content(one: Transaction, other: Transaction) -> bool:
     return (
         one.amount_minor == other.amount_minor
         and one.currency == other.currency
-        and not _differ(one.card_token, other.card_token)
-        and not _differ(one.content, other.content)
+        and bool(one.card_token) == bool(other.card_token)
+        and (
+            one.card_token == other.card_token
+            or not differ(
+                (one.card_token, *one.former_card_tokens),
+                (other.card_token, *other.former_card_tokens),
+            )
+        )
+        and (
+            one.content == other.content
+            or not differ(
+                (one.content, *one.former_contents), (other.content, *other.former_contents)
+            )
+        )
     )
-
-
-def _differ(one: str, other: str) -> bool:
-    """Whether two keyed hashes are of different things; those under different keys do not say."""
-    if one == other:
-        return False
-    one_key, one_found, _ = one.partition(":")
-    other_key, other_found, _ = other.partition(":")
-    return not (one_found and other_found) or one_key == other_key
 
 
 def is_undone(transaction: Transaction) -> bool:

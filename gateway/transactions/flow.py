@@ -218,6 +218,7 @@ class Flow:
                 transaction_id=draft.transaction_id,
                 wall_ms=request.wall_ms,
                 card_token=draft.card_token,
+                former_cards=draft.former_card_tokens,
                 certificate_sha256=request.certificate_sha256 or request.device.certificate_sha256,
                 certificate_serial=request.certificate_serial,
                 address=request.address,

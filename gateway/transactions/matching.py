@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from gateway.store.store import Transaction
+from gateway.transactions.keyed_hashes import differ
 from gateway.transactions.records import Records
 from gateway.wire.message import LOCAL_TIME, ORIGINAL_DATA, TRANSMISSION_TIME, Message
 
@@ -32,7 +33,8 @@ class Description:
         """`whole_amount`: DE4 must be the original's amount, as in a reversal."""
         self._records = records
         self._amount_minor = message.amount_minor if whole_amount else None
-        self._card_token = records.card_token(message)
+        token = records.card_token(message)
+        self._card_tokens = (token, *records.former_card_tokens(message)) if token else ()
         self._transmitted = transmitted_by_original(message)
         self._local_time = message.get(LOCAL_TIME)
 
@@ -45,7 +47,7 @@ class Description:
         """Hold it against a transaction with the STAN it names. Raises KeyUnavailable."""
         if self._amount_minor is not None and self._amount_minor != found.amount_minor:
             return Fit.NOT
-        if _differ(self._card_token, found.card_token):
+        if found.card_token and differ(self._card_tokens, (found.card_token,)):
             return Fit.NOT
         if self._transmitted:
             sent = self._records.request_of(found)
@@ -73,13 +75,6 @@ def transmitted_by_original(message: Message) -> str:
     """DE7 of the original, as DE90 has it; nothing where it is zero filled."""
     transmitted = message.get(ORIGINAL_DATA)[10:20]
     return transmitted if len(transmitted) == 10 and transmitted.strip("0") else ""
-
-
-def _differ(one: str, other: str) -> bool:
-    """Whether two card tokens are of different cards; those under different keys do not say."""
-    one_key, _, one_hash = one.partition(":")
-    other_key, _, other_hash = other.partition(":")
-    return one_key == other_key and one_hash != other_hash
 
 
 def _is_number(text: str) -> bool:

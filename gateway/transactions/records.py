@@ -46,12 +46,12 @@ class Records:
     def draft(self, request: Request, key: str, *, batch: int) -> Transaction:
         """The record of a request as far as it is known before a route is taken."""
         message = request.message
+        security, pan = self._security, message.pan
+        content = duplicates.content_of(message, follows=request.kind in FOLLOWING_KINDS).encode()
         return Transaction(
             transaction_id=next(self._ids),
             repeat_key=key,
-            content=self._security.content_hash(
-                duplicates.content_of(message, follows=request.kind in FOLLOWING_KINDS).encode()
-            ),
+            content=security.content_hash(content),
             created_ms=request.wall_ms,
             terminal_id=message.terminal_id,
             merchant_id=message.merchant_id,
@@ -62,19 +62,26 @@ class Records:
             rrn=message.rrn,
             amount_minor=message.amount_minor or 0,
             currency=message.get(CURRENCY),
-            card_masked=mask_pan(message.pan),
-            card_token=self.card_token(message),
+            card_masked=mask_pan(pan),
+            card_token=security.card_token(pan) if pan else "",
             upstream="",
             upstream_stan=0,
             config_version=self._config_version,
             image=b"",
             batch=batch,
+            former_card_tokens=security.former_card_tokens(pan) if pan else (),
+            former_contents=security.former_content_hashes(content),
         )
 
     def card_token(self, message: Message) -> str:
         """What stands for the card of a message; empty where it names none."""
         pan = message.pan
         return self._security.card_token(pan) if pan else ""
+
+    def former_card_tokens(self, message: Message) -> tuple[str, ...]:
+        """The same under former versions of the key: what was noted before it was rotated."""
+        pan = message.pan
+        return self._security.former_card_tokens(pan) if pan else ()
 
     def plan(
         self,

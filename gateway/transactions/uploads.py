@@ -27,7 +27,7 @@ class _Claim:
     stan: str
     rrn: str
     amount_minor: int
-    card_token: str  # empty where it names none
+    card_tokens: tuple[str, ...]  # under each version of the key; empty where it names none
 
 
 def context_of_upload(terminal_id: str, batch: int, stan: str) -> bytes:
@@ -84,13 +84,14 @@ class Uploads:
         if batch_of(message) and len(details) >= 2 and details.isascii() and details.isdigit():
             starts = range(2, len(details) - _DETAIL_DIGITS + 1, _DETAIL_DIGITS)
             some = [details[at : at + _DETAIL_DIGITS] for at in starts][: int(details[:2])]
-            return [_Claim(one[2:8], "", int(one[28:]), "") for one in some]
+            return [_Claim(one[2:8], "", int(one[28:]), ()) for one in some]
         if message.amount_minor is None:
             return []  # the last message of an upload, or one that says nothing
         named = reference(message)
-        token = self._security.card_token(message.pan) if message.pan else ""
+        security, pan = self._security, message.pan
+        tokens = (security.card_token(pan), *security.former_card_tokens(pan)) if pan else ()
         stan = named[1] if named is not None else message.stan
-        return [_Claim(stan, message.rrn, message.amount_minor, token)]
+        return [_Claim(stan, message.rrn, message.amount_minor, tokens)]
 
     async def _compare(self, terminal_id: str, batch: Batch, claim: _Claim) -> Compared:
         found: list[Transaction] = []
@@ -108,7 +109,7 @@ class Uploads:
         same = any(
             one.state in _TAKEN
             and one.amount_minor == claim.amount_minor
-            and claim.card_token in ("", one.card_token)
+            and (not claim.card_tokens or one.card_token in claim.card_tokens)
             for one in found
         )
         return Compared.SAME if same else Compared.DIFFERS

@@ -27,11 +27,11 @@ class PlainSecurity:
     def card_token(self, pan: str) -> str:
         return "1:" + hashlib.sha256(pan.encode()).hexdigest()[:32]
 
-    def card_tokens(self, pan: str) -> tuple[str, ...]:
-        return (self.card_token(pan),)
+    def former_card_tokens(self, pan: str) -> tuple[str, ...]:
+        return ()
 
-    def content_hashes(self, data: bytes) -> tuple[str, ...]:
-        return (self.content_hash(data),)
+    def former_content_hashes(self, data: bytes) -> tuple[str, ...]:
+        return ()
 
     def content_hash(self, data: bytes) -> str:
         return "1:" + hashlib.sha256(data).hexdigest()[:32]
