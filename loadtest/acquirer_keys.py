@@ -23,20 +23,23 @@ from loadtest.zone_crypto import (
 WRONG_MAC, WRONG_PIN = "63", "55"
 _KEY_CHANGE = "161"
 _KEYS_FIELD = 48
+_KEPT = 4  # each of two links may bring a change at the same time, and old ones are in use yet
 
 
 @dataclass(slots=True)
 class AcquirerKeys:
     """The zone master key, and the working keys that were agreed on last, and before that.
 
-    Every customer's PIN is `pin`. `spoil_macs` has it write wrong MACs into its answers.
+    Its own MACs are under new keys once the gateway has used them. Every customer's PIN is `pin`.
+    `spoil_macs` has it write wrong MACs into its answers.
     """
 
     master: bytes  # ZMK
     pin: str = "1234"
     scheme: str = "x9.19"
-    pin_keys: list[bytes] = field(default_factory=list)  # the newest first; two are kept
+    pin_keys: list[bytes] = field(default_factory=list)  # the newest first
     mac_keys: list[bytes] = field(default_factory=list)
+    mac_in_use: bytes = b""
     spoil_macs: bool = False
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -51,16 +54,19 @@ class AcquirerKeys:
         made = new_key(), new_key()
         for kept, key in zip((self.pin_keys, self.mac_keys), made, strict=True):
             kept.insert(0, key)
-            del kept[2:]
+            del kept[_KEPT:]
         self.counts["key_changes"] += 1
         return b"".join(encrypted(self.master, key) + check_value(key) for key in made)
 
     def refusal(self, request: Message, codec: Codec) -> str:
         """The code that a request is refused with for its MAC or its PIN; nothing where both are
         right, or there is no PIN."""
-        if not any(Sealing(self.scheme, key).fits(codec, request) for key in self.mac_keys):
+        fitting = [key for key in self.mac_keys if Sealing(self.scheme, key).fits(codec, request)]
+        if not fitting:
             self.counts["macs_wrong"] += 1
             return WRONG_MAC
+        if fitting[0] is self.mac_keys[0] or self.mac_in_use not in self.mac_keys:
+            self.mac_in_use = fitting[0]
         self.counts["macs_right"] += 1
         block = request.get(PIN_BLOCK)
         if not block:
@@ -83,7 +89,7 @@ class AcquirerKeys:
         """A message's body, with its MAC where it is a financial one."""
         if message.mti[1:2] == "8" or not self.mac_keys:
             return codec.encode(message)
-        key = new_key() if self.spoil_macs else self.mac_keys[0]
+        key = new_key() if self.spoil_macs else self.mac_in_use or self.mac_keys[0]
         return Sealing(self.scheme, key).body(codec, message)
 
 

@@ -274,7 +274,7 @@ class Channel:
     async def _read(self) -> None:
         """The reader task: cut, decode and match what the upstream sends."""
         reader = FrameReader(self._wire.framing)
-        decode = self._wire.codec.decode
+        decode, zone = self._wire.codec.decode, self._wire.zone
         while True:
             data = await self._stream.receive_some(65_536)
             if not data:
@@ -286,6 +286,8 @@ class Channel:
                     # The frames around it are sound: only who waits for this one loses.
                     self._emit(Event.MESSAGE_REJECTED, link=self.name, reason=str(error))
                 else:
+                    if zone is not None and zone.changing is not None:
+                        await zone.settled()
                     self._take(message)
             if reader.error is not None:
                 raise FrameError(str(reader.error))

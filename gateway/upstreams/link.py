@@ -300,13 +300,12 @@ class Link:
         self._owner.link_changed(self)
 
     async def _agree(self, channel: Channel) -> None:
-        agreed = self._zone is not None and await self._zone.agree(
-            partial(self._ask_for_keys, channel)
-        )
+        zone = self._zone
+        agreed = zone is not None and await zone.agree(partial(self._ask_for_keys, zone, channel))
         self.steer(E.KEYS_AGREED if agreed else E.KEYS_REFUSED)
 
-    async def _ask_for_keys(self, channel: Channel) -> Message | None:
-        return await self._ask(channel, self._request(Kind.KEY_CHANGE))
+    async def _ask_for_keys(self, zone: ZoneKeys, channel: Channel) -> Message | None:
+        return await self._ask(channel, self._request(Kind.KEY_CHANGE), zone.came)
 
     async def _change_keys(self, zone: ZoneKeys, channel: Channel) -> None:
         """Take the keys that the acquirer brings by itself, or ask for some where it wants that."""
@@ -320,7 +319,7 @@ class Link:
                     channel.say(network_answer(bare, _APPROVED if taken else _FAULT))
                 else:
                     channel.say(network_answer(bare, _APPROVED))
-                    await zone.agree(partial(self._ask_for_keys, channel))
+                    await zone.agree(partial(self._ask_for_keys, zone, channel))
             await self._key_change_came.wait()
 
     def _tell(self, answer: Message | None, *, yes: LinkEvent, no: LinkEvent) -> None:
@@ -332,17 +331,24 @@ class Link:
             self._failed(f"{no}: code {answer.response_code}")
             self.steer(no)
 
-    async def _ask(self, channel: Channel, request: Message) -> Message | None:
-        """The answer to a network message of ours, or None where there is none in time."""
+    async def _ask(
+        self, channel: Channel, request: Message, heard: Callable[[], None] = lambda: None
+    ) -> Message | None:
+        """The answer to a network message of ours, or None where there is none in time.
+
+        `heard` is told before anything that came after the answer is looked at.
+        """
         answers: list[Message] = []
         came = trio.Event()
 
         def on_answer(message: Message) -> None:
-            answers.append(message)
-            came.set()
+            if not waiting.cancel_called:
+                answers.append(message)
+                came.set()
+                heard()
 
-        channel.ask_network(request, on_answer)
-        with trio.move_on_after(self._settings.network.sign_on_s):
+        with trio.move_on_after(self._settings.network.sign_on_s) as waiting:
+            channel.ask_network(request, on_answer)
             await came.wait()
         return answers[0] if answers else None
 
@@ -431,6 +437,8 @@ class Link:
             case Kind.KEY_CHANGE:
                 if self._zone is None or not self._zone.takes_keys:
                     return network_answer(message, _NOT_SUPPORTED)
+                if self._zone.brings_keys(message):
+                    self._zone.came()
                 self._key_changes.append(message)
                 self._key_change_came.set()
         return None

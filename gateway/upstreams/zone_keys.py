@@ -43,6 +43,7 @@ from gateway.wire.working_keys import (
 )
 
 _NETWORK = "8"  # the second digit of a network message's MTI
+_CHANGE_S = 2.0  # answers are held back so long at most while new keys are made durable
 _SHARED_S = 5.0  # links that come up together agree on keys once
 _SECURITY_CONTROL, _PIN_CAPTURE = 53, 26
 _PIN_DIGITS_MAX = "12"
@@ -91,6 +92,7 @@ class ZoneKeys:
         self._scheme = None if settings.keys.mac is None else MacScheme(settings.keys.mac)
         self._agreeing = trio.Lock()
         self._agreed_s = -_SHARED_S
+        self.changing: trio.Event | None = None  # set once keys that have come are kept
         self.makes_macs = self._scheme is not None
         self.encrypts = bool(settings.keys.data_fields)
         self.by_terminal = self._exchange is not None and self._exchange.by_terminal
@@ -244,14 +246,36 @@ class ZoneKeys:
             if self._agreed_s > asked_s - _SHARED_S:
                 return True
             answer = await ask()
-            if answer is None:
-                return self._refused("no answer to the request for keys")
-            if answer.get(RESPONSE_CODE) != "00":
-                return self._refused(f"code {answer.response_code}")
-            if not await self.take(answer):
-                return False
+            try:
+                if answer is None:
+                    return self._refused("no answer to the request for keys")
+                if answer.get(RESPONSE_CODE) != "00":
+                    return self._refused(f"code {answer.response_code}")
+                if not await self.take(answer):
+                    return False
+            finally:
+                self._changed()
             self._agreed_s = trio.current_time()
             return True
+
+    def came(self) -> None:
+        """Keys have come: what the acquirer says next may be under them, and waits until they are
+        kept."""
+        if self.changing is None:
+            self.changing = trio.Event()
+
+    async def settled(self) -> None:
+        """Return once keys that have come are kept, or were waited for long enough."""
+        if self.changing is not None:
+            with trio.move_on_after(_CHANGE_S) as waiting:
+                await self.changing.wait()
+            if waiting.cancelled_caught:
+                self._changed()
+
+    def _changed(self) -> None:
+        if self.changing is not None:
+            self.changing.set()
+            self.changing = None
 
     def brings_keys(self, message: Message) -> bool:
         """Whether there are keys in the acquirer's own request for a change of keys."""
@@ -274,6 +298,8 @@ class ZoneKeys:
             await self._keep(rows)
         except (KeyUnavailable, OperatorError, ParseError, StoreError) as error:
             return self._refused(str(error))
+        finally:
+            self._changed()
         self._emit(Event.KEYS_AGREED, upstream=self._name, keys=" ".join(key.name for key in keys))
         return True
 

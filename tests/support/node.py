@@ -260,7 +260,7 @@ class RunningNode:
         assert done.returncode == expect, f"{arguments}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def start_acquirer(self) -> None:
+    def start_acquirer(self, *options: str) -> None:
         folder = self.acquirer_folder
         with (folder / "output").open("ab") as output:
             self.acquirer = subprocess.Popen(
@@ -268,6 +268,7 @@ class RunningNode:
                     *(sys.executable, "-m", "loadtest", "acquirer"),
                     *("--listen", f"127.0.0.1:{self.acquirer_port}"),
                     *("--ledger", str(folder / "ledger.db"), "--control", str(folder / "sock")),
+                    *options,
                 ],
                 cwd=ROOT,
                 stdout=output,
