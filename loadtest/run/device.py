@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import accumulate
-from random import Random
 
 import trio
 
@@ -17,13 +14,12 @@ from loadtest.connection import NoAnswer, NoConnection
 from loadtest.host import APPROVING_CODES, ORIGINAL_NOT_FOUND
 from loadtest.ledger import Outcome
 from loadtest.run.arrivals import amount_minor
-from loadtest.run.journal import Journal
 from loadtest.run.line import Line
-from loadtest.run.messages import NOT_REVERSIBLE, Deal, Requests, Totals, framed
-from loadtest.run.scenario import FOLLOWS, Mixed, Scenario
+from loadtest.run.messages import NOT_REVERSIBLE, Deal, Totals, framed
+from loadtest.run.scenario import FOLLOWS
 from loadtest.run.secure import NotGenuine, Secure
-from loadtest.run.tally import FAULT_CODES, Ending, Tally, Windows
-from loadtest.wire import Wire
+from loadtest.run.shared import Shared
+from loadtest.run.tally import FAULT_CODES, Ending
 
 _STANS = 999_999
 _CARDS = 7
@@ -32,42 +28,6 @@ _BACKOFF_FIRST_S, _BACKOFF_MAX_S = 0.1, 2.0
 _REVERSAL_ENDS = frozenset(("00", ORIGINAL_NOT_FOUND))
 _NO_ANSWER_IN_TIME, _OTHER_REASON = "98", "06"
 _BALANCED = "1"
-
-
-@dataclass(slots=True)
-class Shared:
-    """What all devices of a worker have in common."""
-
-    scenario: Scenario
-    wire: Wire
-    requests: Requests
-    journal: Journal
-    tally: Tally
-    windows: Windows
-    random: Random
-    wall_ms: Callable[[], int]
-    start_s: float = 0.0  # of the run, on trio's clock
-    in_flight: int = 0
-    _second: int = -1
-    _transmitted: str = ""
-    _weights: list[float] = field(default_factory=list)  # added up
-
-    def transmitted(self, wall_ms: int) -> str:
-        """DE7 of a moment; made once a second."""
-        second = wall_ms // 1000
-        if second != self._second:
-            self._second = second
-            self._transmitted = requests.transmission_time(wall_ms)
-        return self._transmitted
-
-    def draw(self) -> Mixed:
-        """The kind of a customer's transaction, by the weights."""
-        mix = self.scenario.mix
-        if len(mix) == 1:
-            return mix[0]
-        if not self._weights:
-            self._weights = list(accumulate(mixed.weight for mixed in mix))
-        return self.random.choices(mix, cum_weights=self._weights)[0]
 
 
 class Device:

@@ -27,7 +27,7 @@ async def show_progress(board: Board, console: Console) -> None:
         while True:
             await trio.sleep(_LINE_S)
             if board.start_s:
-                console.print(Text(line_of(board)))
+                console.print(Text(line_of(board)), soft_wrap=True)
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
             live.update(view_of(board), refresh=True)

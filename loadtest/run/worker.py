@@ -21,12 +21,13 @@ from loadtest.addresses import HostPort
 from loadtest.fleet import terminal_names
 from loadtest.run.arrivals import moments, pieces_of
 from loadtest.run.customers import Queue
-from loadtest.run.device import Device, Shared
+from loadtest.run.device import Device
 from loadtest.run.journal import Journal
 from loadtest.run.keyed import DeviceKeys, master_key
 from loadtest.run.line import Line, TlsFolder
 from loadtest.run.messages import Requests
 from loadtest.run.scenario import Scenario
+from loadtest.run.shared import Shared
 from loadtest.run.talk import Talk
 from loadtest.run.tally import Tally, Windows
 from loadtest.wire import shipped_wire

@@ -12,10 +12,11 @@ from trio.testing import MockClock
 from gateway.wire.message import Message, kind_of, response_mti
 from loadtest.connection import NoAnswer, NoConnection
 from loadtest.ledger import Attempt, Outcome
-from loadtest.run.device import Device, Shared
+from loadtest.run.device import Device
 from loadtest.run.journal import Journal, read_journal
 from loadtest.run.messages import Requests
 from loadtest.run.scenario import Devices, Mixed, Scenario
+from loadtest.run.shared import Shared
 from loadtest.run.tally import Ending, Tally, Windows
 from loadtest.wire import MessageReader, shipped_wire
 
