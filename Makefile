@@ -13,7 +13,7 @@ FRAMES ?= 1000000
 SCENARIO ?= smoke
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format simulate demo chaos chaos-faults chaos-long failover load bench bench-setup bench-policy bench-codec conformance fuzz fuzz-atheris cutoff swaps lock clean
+.PHONY: help run test check format simulate demo chaos chaos-faults chaos-long failover load bench bench-setup bench-policy bench-codec conformance fuzz fuzz-atheris cutoff replace-kills swaps lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ bench-policy: $(VENV)/.runtime ## Load a million blocked cards and 100,000 BIN r
 
 bench-codec: $(VENV)/.runtime ## Time decode and encode of a purchase, by pyiso8583 and compiled.
 	@$(BIN)/python -m loadtest.bench_codec
+
+replace-kills: $(VENV)/.dev ## Kill the daemon at 50 random points of a device's replacement: before or after, never between.
+	@$(BIN)/python -m tests.support.replace_kills 50 $(SEED)
 
 cutoff: $(VENV)/.runtime ## Block 100 terminals while 500 others buy: how soon each is cut off.
 	@$(BIN)/python -m loadtest cutoff --trials 100 --json
