@@ -23,7 +23,7 @@ _MAC_ALGORITHMS = {
     "sm4-cmac": frozenset(("SM4",)),
     "unionpay-sm4": frozenset(("SM4",)),
 }
-_FORM_ALGORITHMS = {"tr31-b": _DES | _TDES, "tr31-d": _ANY - {"DES"}}
+_FORM_ALGORITHMS = {"tr31-b": _DES | _TDES, "tr31-d": _TDES | _AES}
 _TRACKS = (35, 36)
 _DATA_FIELDS = (2, 35, 36, 45, 55)
 _PIN_BLOCK, _MACS = 52, (64, 128)
