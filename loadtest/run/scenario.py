@@ -108,7 +108,7 @@ class Gateway(Table):
     answer_s: float = Field(default=8.0, gt=0, le=300)  # of an acquirer
     late_max_s: float = Field(default=20.0, gt=0, le=3_600)
     links: int = Field(default=2, ge=1, le=64)  # to each acquirer
-    blocked_cards: int = Field(default=0, ge=0, le=1_000_000)  # entries of a blocklist
+    blocked_bins: int = Field(default=0, ge=0, le=1_000_000)  # entries of that blocklist
     settle_s: float = Field(default=60.0, gt=0, le=3_600)  # until all ledgers must agree
 
 

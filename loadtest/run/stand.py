@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,6 @@ import trio
 from gateway.admin.client import AdminClient
 from gateway.errors import OperatorError
 from loadtest.addresses import HostPort, lasting_ports
-from loadtest.cards import luhn_digit
 from loadtest.fleet import terminal_names
 from loadtest.processes import Child, ChildFailed, Children, python, run_once
 from loadtest.run.keyed import LOCKOUT, PROFILE, UPSTREAM, Ceremony
@@ -97,8 +95,8 @@ class Stand:
             self.tls = await trio.to_thread.run_sync(
                 _certificates, scenario.devices.count, abandon_on_cancel=False
             )
-        if scenario.gateway.blocked_cards:
-            self._write_blocked_cards()
+        if scenario.gateway.blocked_bins:
+            self._write_blocked_bins()
         self.config.write_text(self._configuration(), encoding="utf-8")
         await self.start_gateway()
         if self.ceremony is not None:
@@ -179,15 +177,13 @@ class Stand:
         parts.append(_ROUTES.format(members=members))
         return "".join(parts)
 
-    def _write_blocked_cards(self) -> None:
-        """Cards that no device has, so that every look-up is made and none hits."""
-        numbers = random.Random(self._scenario.seed)
+    def _write_blocked_bins(self) -> None:
+        """First digits that no device's card has, so that every look-up is made and none hits."""
         folder = self.folder / "blocklists"
         folder.mkdir()
-        with (folder / "cards").open("w", encoding="ascii") as file:
-            for _ in range(self._scenario.gateway.blocked_cards):
-                digits = f"999998{numbers.randrange(10**9):09d}"
-                file.write(digits + luhn_digit(digits) + "\n")
+        with (folder / "bins").open("w", encoding="ascii") as file:
+            for number in range(self._scenario.gateway.blocked_bins):
+                file.write(f"888{number:07d}\n")
 
 
 def _certificates(count: int) -> TlsFolder:
