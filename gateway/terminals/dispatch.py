@@ -12,11 +12,12 @@ from gateway.settings.schema_terminals import Listener as ListenerSettings
 from gateway.store.store import Device
 from gateway.telemetry.events import Emit, Event
 from gateway.terminals.downloads import ListenerDownloads
-from gateway.terminals.gate import Gate
+from gateway.terminals.gate import Blocked, Gate
 from gateway.terminals.guarding import Checked, ListenerGuard
 from gateway.terminals.identity import Caller, IdentityProblem, Lookup, Refused, identify
 from gateway.terminals.life import MAY_REVERSE
 from gateway.terminals.rejected_frames import RejectedFrames
+from gateway.terminals.serials import Serials
 from gateway.terminals.session import Session, Sessions
 from gateway.transactions import replies
 from gateway.transactions.request import Reply, Request
@@ -70,6 +71,10 @@ class Dispatcher:
     ) -> None:
         """`guard` asks for MACs and keys as profiles say; without one nobody does."""
         self._listener = settings.name
+        serial = settings.hardware_serial
+        self._serials = (
+            None if serial is None else Serials(serial, listener=settings.name, emit=emit)
+        )
         self._dialect = settings.dialect
         self._code_set = settings.code_set
         self._framing = FramingSpec(**settings.framing.model_dump())
@@ -141,9 +146,9 @@ class Dispatcher:
             device = identified.device
             session.identified(device)
             self._devices.touch(device)
-            blocked = self._gate.sender(device, message.merchant_id, session.caller)
-            if blocked is not None and kind in _NOT_FOR_BLOCKED:
-                return self._refuse(message, blocked.reason, address, rule=blocked.rule), None
+            refused = self._kept_out(message, kind, device, session)
+            if refused is not None:
+                return self._refuse(message, refused.reason, address, rule=refused.rule), None
         checked, guard = None, self._guard
         if guard is not None and guard.active:
             checked = await guard.check(message, kind, device, session, address)
@@ -176,6 +181,18 @@ class Dispatcher:
         if kind in NETWORK_KINDS and reply.message.response_code == _APPROVED:
             session.served(kind)
         return reply, checked
+
+    def _kept_out(
+        self, message: Message, kind: Kind, device: Device, session: Session
+    ) -> Blocked | None:
+        """Whether an identified device is blocked, or another one than the inventory knows."""
+        blocked = self._gate.sender(device, message.merchant_id, session.caller)
+        if blocked is not None and kind in _NOT_FOR_BLOCKED:
+            return blocked
+        if self._serials is None or kind is Kind.REVERSAL:
+            return None
+        wrong = self._serials.refusal(message, device)
+        return Blocked(Reason.NOT_THIS_DEVICE, wrong) if wrong else None
 
     def _without_flow(self, message: Message, checked: Checked, address: str) -> Reply | None:
         """The reply that the guard's check comes to; None where the flow has the say."""
