@@ -30,6 +30,7 @@ from gateway.admin.explain import ExplainOperations
 from gateway.admin.gaps import GapOperations
 from gateway.admin.guard import Guard
 from gateway.admin.key_room import KeyRoom
+from gateway.admin.key_watch import KeyWatch
 from gateway.admin.keys import KeyOperations
 from gateway.admin.server import serve_admin
 from gateway.admin.terminals import TerminalOperations
@@ -52,6 +53,7 @@ from gateway.status import (
     StatusReport,
     register_configuration_gauges,
     register_gauges,
+    register_key_gauges,
     register_upstream_gauges,
 )
 from gateway.telemetry.audit import patiently
@@ -195,6 +197,9 @@ async def _serve(
         emit=emit,
         write_down=partial(_certificates_written_down, node),
     )
+    keys = _keys(node)
+    key_watch = KeyWatch(keys.room, emit=emit)
+    register_key_gauges(node, key_watch)
     reloader, watch = _reloading(node, whole, housekeeping)
     approvals = PendingApprovals(
         node.audit.folder, settings=lambda: node.configuration.settings.approvals, clock=node.clock
@@ -229,13 +234,14 @@ async def _serve(
         await background.start(_resealing(node).run)
         background.start_soon(housekeeping.watch_certificates)
         background.start_soon(housekeeping.keep_last_seen)
+        background.start_soon(key_watch.run)
         await background.start(reloader.run)
         if settings.reload.watch:
             await background.start(watch.run)
         async with trio.open_nursery() as exchanges:
             await _open_listeners(node, exchanges)
             await background.start(
-                partial(_serve_admin, node, report, reloader, approvals, upstreams)
+                partial(_serve_admin, node, report, reloader, approvals, upstreams, keys)
             )
             _settle_garbage()
             emit(
@@ -268,6 +274,7 @@ async def _serve_admin(
     reloader: Reloader[Parts],
     approvals: PendingApprovals,
     upstreams: UpstreamOperations,
+    keys: KeyOperations,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     settings = node.configuration.settings
@@ -282,7 +289,7 @@ async def _serve_admin(
         "config": ConfigurationOperations(reloader),
         "errors": ErrorOperations(node.rejected_frames),
         "explain": _explaining(node),
-        "keys": _keys(node),
+        "keys": keys,
         "terminals": TerminalOperations(node.registry, node.sightings, node.life),
         "transactions": TransactionOperations(
             store=node.store, clock=node.clock, grace_s=settings.repeats.undelivered_grace_s

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from gateway import __version__
 from gateway.admin.api import AlarmStatus, ListenerStatus, Status, StoreStatus
+from gateway.admin.key_watch import KeyWatch
 from gateway.admin.upstreams import Views
 from gateway.clock import iso_time
 from gateway.node import Node
@@ -74,6 +75,22 @@ class StatusReport:
                 for alarm in node.alarms.active
             ],
         )
+
+
+def register_key_gauges(node: Node, watch: KeyWatch) -> None:
+    """Show how many keys there are, and which end soon."""
+    gauge = node.metrics.gauge
+    gauge(
+        "gateway_keys",
+        "Versions of keys that are kept, destroyed ones included.",
+        lambda: float(len(node.keys.table)),
+    )
+    gauge(
+        "gateway_keys_ending",
+        "Keys that end within the longest of keys.warn_days, and nothing replaces them yet.",
+        lambda: {(keys,): float(count) for keys, count in watch.ending.items()},
+        ("keys",),
+    )
 
 
 def register_gauges(node: Node) -> None:

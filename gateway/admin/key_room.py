@@ -364,6 +364,11 @@ class KeyRoom:
         except KeyUnavailable as error:
             raise OperatorError(str(error)) from None
 
+    def is_as(self, key: StoredKey) -> bool:
+        """Whether a key still is as it was found."""
+        versions = self.table.versions(key.owner, key.purpose)
+        return any(one == key for one in versions)
+
     # --- making it durable ------------------------------------------------------------
 
     async def commit(self, rows: Sequence[StoredKey]) -> None:

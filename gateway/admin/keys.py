@@ -96,6 +96,11 @@ class KeyOperations(Operations):
     ) -> Operation:
         return Operation(arguments, run, Role.KEYS, subject="owner")
 
+    @property
+    def room(self) -> KeyRoom:
+        """What the operations are over."""
+        return self._room
+
     # --- looking ----------------------------------------------------------------------------------
 
     async def page(self, arguments: ListArguments, _: Progress | None = None) -> KeyPage:

@@ -18,7 +18,7 @@ from gateway.telemetry.log import json_line
 
 # The first of these that an event has is what its alarm is about; an alarm of another subject is
 # another alarm.
-SUBJECT_FIELDS = ("upstream", "listener", "certificate", "path")
+SUBJECT_FIELDS = ("upstream", "listener", "certificate", "path", "keys")
 KEPT_MAX = 1_000
 # How long an alarm that no event ends stays on after it was last raised.
 LAPSE_MS = 24 * 3_600_000
