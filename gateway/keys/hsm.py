@@ -182,11 +182,6 @@ class TokenKeyEncryption:
         """The source, and five bytes of a known block that the key encrypts."""
         return self._name
 
-    @property
-    def keeps_keys_inside(self) -> bool:
-        """Whether keys that it wraps can be used inside the token."""
-        return self._kwp
-
     def wrap(self, clear: bytes, aad: bytes) -> bytes:
         """A key wrapped, and bound to `aad`; raises KeyUnavailable where the token fails."""
         nonce = self._random(_NONCE_BYTES)

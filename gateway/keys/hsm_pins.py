@@ -11,7 +11,7 @@ from pkcs11 import KeyType, Mechanism
 from gateway.errors import KeyUnavailable
 from gateway.keys.block_ciphers import block_bytes
 from gateway.keys.hsm import TokenKeyEncryption, is_kept_inside
-from gateway.keys.key_encryption import binding
+from gateway.keys.key_encryption import KeyWrapping, binding
 from gateway.keys.records import KeyAlgorithm, StoredKey
 
 HELD_MAX = 10_000
@@ -33,10 +33,11 @@ class TokenPinCiphers:
     a command of its own for it (and a certificate that says so) is what PCI PIN asks for.
     """
 
-    __slots__ = ("_held", "_held_max", "_kek")
+    __slots__ = ("_held", "_held_max", "_wrapping")
 
-    def __init__(self, kek: TokenKeyEncryption, *, held_max: int = HELD_MAX) -> None:
-        self._kek = kek
+    def __init__(self, wrapping: KeyWrapping, *, held_max: int = HELD_MAX) -> None:
+        # The key in force may become a token's, or stop being one, while keys are wrapped anew.
+        self._wrapping = wrapping
         self._held: OrderedDict[bytes, TokenCipher] = OrderedDict()
         self._held_max = held_max
 
@@ -46,14 +47,16 @@ class TokenPinCiphers:
 
         Raises KeyUnavailable where it does not unwrap.
         """
-        kept = key.kek == self._kek.name and is_kept_inside(key.wrapped)
-        if not kept or key.algorithm not in _TYPES:
+        kek = self._wrapping.in_force
+        if not isinstance(kek, TokenKeyEncryption) or key.kek != kek.name:
+            return None
+        if key.algorithm not in _TYPES or not is_kept_inside(key.wrapped):
             return None
         cipher = self._held.get(key.wrapped)
         if cipher is not None and cipher.serves(key):
             self._held.move_to_end(key.wrapped)
             return cipher
-        cipher = self._held[key.wrapped] = TokenCipher(self._kek, key)
+        cipher = self._held[key.wrapped] = TokenCipher(kek, key)
         if len(self._held) > self._held_max:
             self._held.popitem(last=False)[1].close()
         return cipher

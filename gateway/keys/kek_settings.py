@@ -86,17 +86,13 @@ def _token(kek: Kek, resolve: Resolve, what: str) -> TokenSource:
 
 
 def pin_ciphers_of(wrapping: KeyWrapping) -> PinCiphers | None:
-    """Where PIN keys are used instead of in this process: inside the token of the key-encryption
-    key in force. None where that is no token's, or its key may not unwrap others."""
+    """Where PIN keys are used instead of in this process, as long as the key-encryption key in
+    force is a token's: inside it. None where the library of tokens is not installed."""
     try:
-        from gateway.keys.hsm import TokenKeyEncryption
         from gateway.keys.hsm_pins import TokenPinCiphers
     except ImportError:
-        return None  # without the library there is no token either
-    kek = wrapping.in_force
-    if isinstance(kek, TokenKeyEncryption) and kek.keeps_keys_inside:
-        return TokenPinCiphers(kek)
-    return None
+        return None
+    return TokenPinCiphers(wrapping)
 
 
 def open_own_keys(keys: Keys, resolve: Resolve, *, now_ms: int, ask: Ask | None = None) -> OwnKeys:

@@ -31,7 +31,7 @@ if not missing():
 
     from gateway.keys import hsm
     from gateway.keys.hsm import TokenKeyEncryption, TokenSession, open_token
-    from gateway.keys.hsm_pins import TokenPinCiphers
+    from gateway.keys.hsm_pins import TokenCipher, TokenPinCiphers
 
 PAN = "4321987654321098"
 INSIDE = [
@@ -140,13 +140,13 @@ def test_a_key_that_may_not_wrap_others_still_seals_them(token: SoftToken) -> No
     ):
         session.generate_key(pkcs11.KeyType.AES, 128, label="short", store=True)
     plain = opening(token, key_label="plain")
-    assert not plain.keeps_keys_inside
     wrapped = plain.wrap(bytes(range(16)), b"bound")
     assert plain.unwrap(wrapped, b"bound") == bytes(range(16))
+    assert not hsm.is_kept_inside(wrapped)
     with pytest.raises(KeyUnavailable, match="cannot be used inside"):
         plain.unwrap_inside(wrapped, b"bound", pkcs11.KeyType.AES)
     key = KeyWrapping(plain).wrap(bytes(range(16)), named(KeyPurpose.PIN, KeyAlgorithm.AES_128))
-    assert TokenPinCiphers(plain).of(key) is None
+    assert TokenPinCiphers(KeyWrapping(plain)).of(key) is None
     plain.session.close()
     with pytest.raises(OperatorError, match="no AES key of 256 bits"):
         opening(token, key_label="short")
@@ -179,10 +179,22 @@ def test_a_keyring_is_opened_by_its_token_alone(token: SoftToken, tmp_path: Path
     assert own.wrapping.in_force.name.startswith("pkcs11-")
     opened = SoftwareSecurityModule(own.keyring()).unseal(sealed, context=b"row 1")
     assert opened == b"a request"
-    assert isinstance(pin_ciphers_of(own.wrapping), TokenPinCiphers)
     own.wrapping.in_force.session.close()  # type: ignore[attr-defined]
-    elsewhere = KeyWrapping(AesKeyEncryption(bytes(range(32)), source="passphrase"))
-    assert pin_ciphers_of(elsewhere) is None
+
+
+def test_pin_keys_follow_the_key_encryption_key(kek: TokenKeyEncryption) -> None:
+    before = AesKeyEncryption(bytes(range(32)), source="passphrase")
+    wrapping = KeyWrapping(before)
+    ciphers = pin_ciphers_of(wrapping)
+    assert ciphers is not None
+    key = wrapping.wrap(bytes(range(16)), named(KeyPurpose.PIN, KeyAlgorithm.TDES_2))
+    assert ciphers.of(key) is None
+    wrapping.put_in_force(kek)
+    assert ciphers.of(key) is None
+    rewrapped = wrapping.rewrap(key)
+    assert isinstance(ciphers.of(rewrapped), TokenCipher)
+    wrapping.put_in_force(before)
+    assert ciphers.of(rewrapped) is None
 
 
 # --- what operators get wrong ---------------------------------------------------------------------
@@ -238,7 +250,8 @@ class Watched(KeyWrapping):
 
 
 def made(kek: TokenKeyEncryption) -> tuple[SoftwareMessageSecurity, Watched, TokenPinCiphers]:
-    wrapping, ciphers = Watched(kek), TokenPinCiphers(kek)
+    wrapping = Watched(kek)
+    ciphers = TokenPinCiphers(wrapping)
     module = SoftwareMessageSecurity(
         unwrap=wrapping.unwrap, wrap=wrapping.wrap, pin_ciphers=ciphers
     )
@@ -341,7 +354,7 @@ def test_keys_inside_are_held_bounded_and_destroyed_when_forgotten(
     kek: TokenKeyEncryption,
 ) -> None:
     wrapping = KeyWrapping(kek)
-    ciphers = TokenPinCiphers(kek, held_max=2)
+    ciphers = TokenPinCiphers(wrapping, held_max=2)
     one, two, three = (
         wrapping.wrap(bytes(range(16)), named(KeyPurpose.PIN, KeyAlgorithm.TDES_2, version))
         for version in (1, 2, 3)
@@ -409,7 +422,8 @@ def test_threads_take_turns(kek: TokenKeyEncryption) -> None:
 def test_after_a_failure_the_session_is_opened_anew_and_keys_go_in_again(
     kek: TokenKeyEncryption,
 ) -> None:
-    wrapping, ciphers = KeyWrapping(kek), TokenPinCiphers(kek)
+    wrapping = KeyWrapping(kek)
+    ciphers = TokenPinCiphers(wrapping)
     key = wrapping.wrap(bytes(range(16)), named(KeyPurpose.PIN, KeyAlgorithm.TDES_2))
     before = ciphers.of(key)
     assert before is not None
