@@ -377,6 +377,7 @@ async def _keys(own: OwnKeys, store: Store, settings: Settings) -> KeyHoldings:
             own,
             found,
             keys_max=settings.keys.keys_max,
+            prepared_max=settings.keys.prepared_max,
             production=settings.node.production,
         )
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gateway.keys.kek_settings import pin_ciphers_of
 from gateway.keys.key_encryption import KeyWrapping
 from gateway.keys.key_table import KeyTable
-from gateway.keys.message_module import SoftwareMessageSecurity
+from gateway.keys.message_module import HELD_MAX, SoftwareMessageSecurity
 from gateway.keys.own_keys import OwnKeys
 from gateway.keys.records import StoredKey
 from gateway.keys.security_module import SoftwareSecurityModule
@@ -26,7 +26,13 @@ class KeyHoldings:
 
     @classmethod
     def over(
-        cls, own: OwnKeys, keys: Sequence[StoredKey], *, keys_max: int, production: bool = False
+        cls,
+        own: OwnKeys,
+        keys: Sequence[StoredKey],
+        *,
+        keys_max: int,
+        prepared_max: int = HELD_MAX,
+        production: bool = False,
     ) -> KeyHoldings:
         """All of it, over an open keyring and the keys of a store, which are looked at first.
 
@@ -41,7 +47,8 @@ class KeyHoldings:
             messages=SoftwareMessageSecurity(
                 unwrap=own.wrapping.unwrap,
                 wrap=own.wrapping.wrap,
-                pin_ciphers=pin_ciphers_of(own.wrapping),
+                pin_ciphers=pin_ciphers_of(own.wrapping, held_max=prepared_max),
+                held_max=prepared_max,
             ),
         )
 

@@ -14,7 +14,6 @@ from gateway.keys.hsm import TokenKeyEncryption, is_kept_inside
 from gateway.keys.key_encryption import KeyWrapping, binding
 from gateway.keys.records import KeyAlgorithm, StoredKey
 
-HELD_MAX = 10_000
 
 _TYPES: Final = {
     KeyAlgorithm.TDES_2: (KeyType.DES2, Mechanism.DES3_ECB),
@@ -35,7 +34,7 @@ class TokenPinCiphers:
 
     __slots__ = ("_held", "_held_max", "_wrapping")
 
-    def __init__(self, wrapping: KeyWrapping, *, held_max: int = HELD_MAX) -> None:
+    def __init__(self, wrapping: KeyWrapping, *, held_max: int) -> None:
         # The key in force may become a token's, or stop being one, while keys are wrapped anew.
         self._wrapping = wrapping
         self._held: OrderedDict[bytes, TokenCipher] = OrderedDict()

@@ -85,14 +85,14 @@ def _token(kek: Kek, resolve: Resolve, what: str) -> TokenSource:
     return TokenSource(opened, description=f"the token {kek.token_label}")
 
 
-def pin_ciphers_of(wrapping: KeyWrapping) -> PinCiphers | None:
+def pin_ciphers_of(wrapping: KeyWrapping, *, held_max: int) -> PinCiphers | None:
     """Where PIN keys are used instead of in this process, as long as the key-encryption key in
     force is a token's: inside it. None where the library of tokens is not installed."""
     try:
         from gateway.keys.hsm_pins import TokenPinCiphers
     except ImportError:
         return None
-    return TokenPinCiphers(wrapping)
+    return TokenPinCiphers(wrapping, held_max=held_max)
 
 
 def open_own_keys(keys: Keys, resolve: Resolve, *, now_ms: int, ask: Ask | None = None) -> OwnKeys:

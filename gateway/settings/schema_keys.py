@@ -32,6 +32,9 @@ class Keys(Table):
     kek: Kek | None = None  # default: a passphrase file, named as the keyring with .passphrase
     kek_next: Kek | None = None  # what `gateway keys rewrap` changes to
     keys_max: int = Field(default=1_000_000, ge=10, le=100_000_000)  # versions of keys, in memory
+    # Keys of terminals and upstreams that are kept ready for use, 5 KiB each; others are unwrapped
+    # when they are used. More than are in use at one time.
+    prepared_max: int = Field(default=20_000, ge=10, le=1_000_000)
     overlap_s: Seconds = 3_600.0  # how long a key that was replaced still works
     lifetime_days: Days | None = None  # of keys made or entered; default: they have no end
     warn_days: list[Days] = Field(  # how long ahead of a key's end it is told

@@ -146,7 +146,7 @@ def test_a_key_that_may_not_wrap_others_still_seals_them(token: SoftToken) -> No
     with pytest.raises(KeyUnavailable, match="cannot be used inside"):
         plain.unwrap_inside(wrapped, b"bound", pkcs11.KeyType.AES)
     key = KeyWrapping(plain).wrap(bytes(range(16)), named(KeyPurpose.PIN, KeyAlgorithm.AES_128))
-    assert TokenPinCiphers(KeyWrapping(plain)).of(key) is None
+    assert TokenPinCiphers(KeyWrapping(plain), held_max=10).of(key) is None
     plain.session.close()
     with pytest.raises(OperatorError, match="no AES key of 256 bits"):
         opening(token, key_label="short")
@@ -185,7 +185,7 @@ def test_a_keyring_is_opened_by_its_token_alone(token: SoftToken, tmp_path: Path
 def test_pin_keys_follow_the_key_encryption_key(kek: TokenKeyEncryption) -> None:
     before = AesKeyEncryption(bytes(range(32)), source="passphrase")
     wrapping = KeyWrapping(before)
-    ciphers = pin_ciphers_of(wrapping)
+    ciphers = pin_ciphers_of(wrapping, held_max=10)
     assert ciphers is not None
     key = wrapping.wrap(bytes(range(16)), named(KeyPurpose.PIN, KeyAlgorithm.TDES_2))
     assert ciphers.of(key) is None
@@ -251,7 +251,7 @@ class Watched(KeyWrapping):
 
 def made(kek: TokenKeyEncryption) -> tuple[SoftwareMessageSecurity, Watched, TokenPinCiphers]:
     wrapping = Watched(kek)
-    ciphers = TokenPinCiphers(wrapping)
+    ciphers = TokenPinCiphers(wrapping, held_max=10)
     module = SoftwareMessageSecurity(
         unwrap=wrapping.unwrap, wrap=wrapping.wrap, pin_ciphers=ciphers
     )
@@ -423,7 +423,7 @@ def test_after_a_failure_the_session_is_opened_anew_and_keys_go_in_again(
     kek: TokenKeyEncryption,
 ) -> None:
     wrapping = KeyWrapping(kek)
-    ciphers = TokenPinCiphers(wrapping)
+    ciphers = TokenPinCiphers(wrapping, held_max=10)
     key = wrapping.wrap(bytes(range(16)), named(KeyPurpose.PIN, KeyAlgorithm.TDES_2))
     before = ciphers.of(key)
     assert before is not None
