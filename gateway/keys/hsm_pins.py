@@ -14,7 +14,6 @@ from gateway.keys.hsm import TokenKeyEncryption, is_kept_inside
 from gateway.keys.key_encryption import KeyWrapping, binding
 from gateway.keys.records import KeyAlgorithm, StoredKey
 
-
 _TYPES: Final = {
     KeyAlgorithm.TDES_2: (KeyType.DES2, Mechanism.DES3_ECB),
     KeyAlgorithm.TDES_3: (KeyType.DES3, Mechanism.DES3_ECB),
