@@ -58,7 +58,33 @@ limits = [{{ per = "device", window = "day", count_max = 0 }}]
 name = "little"
 kinds = ["purchase"]
 limits = [{{ per = "device", window = "day", currency = "978", amount_max_minor = 100 }}]
+
+[[profiles]]
+name = "sealed"
+kinds = ["purchase"]
+keys = {{ mac = "x9.19" }}
+
+[[profiles]]
+name = "unsigned"
+kinds = ["purchase"]
+keys = {{ sign_on = true }}
+
+[[profiles]]
+name = "pinned"
+kinds = ["purchase"]
+keys = {{ pin = {{ format = "0" }} }}
 {ranges}
+[[upstreams]]
+name = "pins"
+addresses = ["127.0.0.1:{acquirer}"]
+dialect = "iso87_ascii"
+plain = true
+keys = {{ pin = "translate" }}
+
+[[groups]]
+name = "pins"
+members = [{{ upstream = "pins" }}]
+
 [[upstreams]]
 name = "absent"
 addresses = ["127.0.0.1:{nobody}"]
@@ -76,7 +102,10 @@ terminals = "{first}-{last}"
 merchant = "MERCHANT0000001"
 profile = "{profile}"
 """
-_PROFILES = ("narrow", "closed", "ranged", "once", "little", "retail")
+_PROFILES = (
+    *("narrow", "closed", "ranged", "once", "little"),
+    *("sealed", "unsigned", "pinned", "retail"),
+)
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _BLOCKED_BIN, _STOLEN_BIN = "400001", "400002"
 _SUSPENDED, _BLOCKED = "T0000777", "T0000778"
@@ -144,6 +173,11 @@ CASES = (
     Case("no amount", "13", "13", _changed(f4="000000000000"), "DE4"),
     Case("no upstream", "91", "91", _changed(f49="392")),
     Case("not supported", "40", "40", _echo("161")),
+    Case("no MAC", "63", "A0", _changed(of("sealed"))),
+    Case("wrong MAC", "63", "A0", _changed(of("sealed", 2), f128="0123456789ABCDEF")),
+    Case("not signed on", "63", "77", _changed(of("unsigned"))),
+    Case("no PIN", "55", "99", _changed(of("pinned"), f49="826")),
+    Case("no key for the PIN", "96", "A7", _changed(f49="826")),
     Case(
         "repeat differs",
         "94",
@@ -174,7 +208,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoCodeSets]:
             'kinds = ["purchase", "refund", "balance", "offline", "void"]',
         ).replace(
             "[[routes]]\n",
-            '[[routes]]\nname = "yen"\ncurrencies = ["392"]\ngroup = "absent"\n\n[[routes]]\n',
+            '[[routes]]\nname = "yen"\ncurrencies = ["392"]\ngroup = "absent"\n\n'
+            '[[routes]]\nname = "pounds"\ncurrencies = ["826"]\ngroup = "pins"\n\n[[routes]]\n',
             1,
         )
         ranges = "".join(
@@ -185,6 +220,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoCodeSets]:
         more = _MORE.format(
             port=node.cups,
             nobody=nobody,
+            acquirer=node.acquirer_port,
             never=never,
             burst=_BURST,
             ranges=ranges,
@@ -195,8 +231,15 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoCodeSets]:
         (lists / "terminals").write_text(f"# stolen\n{_BLOCKED} reason=stolen\n")
         (lists / "bins").write_text(f"{_BLOCKED_BIN}\n{_STOLEN_BIN} code=43\n")
         node.start_acquirer()
-        node.start()
+        node.start(links=3)
         config = str(node.config)
+        for owner, purpose in (
+            (f"terminal:{of('sealed')}", "mac"),
+            (f"terminal:{of('sealed', 2)}", "mac"),
+            (f"terminal:{of('pinned')}", "pin"),
+            ("upstream:pins", "zone-pin"),
+        ):
+            node.run("keys", "generate", owner, purpose, "--algorithm", "TDES-2", "-c", config)
         node.run("terminals", "suspend", _SUSPENDED, "--reason", "test", "--config", config)
         yield node
     finally:
