@@ -229,9 +229,22 @@ def import_(
 
 
 @app.command()
-def diff(first: _Name, second: _Name, dialects: Dialects = None, json: Json = False) -> None:
+def diff(
+    first: _Name,
+    second: _Name,
+    dialects: Dialects = None,
+    json: Json = False,
+    translation: Annotated[
+        bool,
+        typer.Option(
+            "--translation", help="What becomes of each field on its way from one to the other."
+        ),
+    ] = False,
+) -> None:
     """Fields that two dialects write differently; status 1 where there are any."""
     one, other = named(first, dialects), named(second, dialects)
+    if translation:
+        _translation(one, other, json=json)
     rows = [
         (key, _in_words(one, key), _in_words(other, key))
         for key in ("t", "p", *map(str, sorted(one.fields.keys() | other.fields.keys())))
@@ -243,6 +256,21 @@ def diff(first: _Name, second: _Name, dialects: Dialects = None, json: Json = Fa
     else:
         print_table(["DE", one.name, other.name], [(heads.get(k, k), a, b) for k, a, b in rows])
     raise typer.Exit(FAILED if rows else OK)
+
+
+def _translation(one: Dialect, other: Dialect, *, json: bool) -> None:
+    """What the requests of terminals of one dialect become for an upstream of the other."""
+    from gateway.wire.translation import Translation
+
+    found = Translation(one, other).differences()
+    if json:
+        print_json([{"field": row.number, "effect": row.effect, "why": row.why} for row in found])
+    else:
+        print_table(
+            ["DE", f"{one.name} to {other.name}", "why"],
+            [[str(row.number), row.effect, row.why] for row in found],
+        )
+    raise typer.Exit(FAILED if found else OK)
 
 
 def _message(text: str) -> Message:

@@ -21,6 +21,7 @@ from gateway.settings.key_rules import check_key_fields
 from gateway.settings.rules import check_dialect_names, check_values
 from gateway.settings.schema import Settings
 from gateway.settings.shape import Shape
+from gateway.settings.translation_rules import check_translation
 from gateway.settings.upstream_rules import check_field_rules, read_terminals_files
 from gateway.settings.wording import report
 from gateway.wire.dialect import Dialect, DialectError, load_dialects, shipped_dialects
@@ -111,6 +112,7 @@ def read(path: Path) -> Reading:
     check_values(reading.top, reading.findings)
     reading.dialects = _dialects(reading, reading.top, contents)
     check_field_rules(reading.top, reading.dialects, reading.findings)
+    check_translation(reading.top, reading.dialects, reading.findings)
     check_key_fields(reading.top, reading.dialects, reading.findings)
     check_downloads(reading.top, reading.dialects, reading.findings)
     reading.terminals = read_terminals_files(

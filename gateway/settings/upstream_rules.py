@@ -101,7 +101,7 @@ def check_field_rules(top: Part, dialects: Mapping[str, Dialect], findings: Find
     for upstream in top.parts("upstreams"):
         rules = upstream.part("fields")
         named: dict[int, str] = {}
-        for key in ("drop", "set", "map"):
+        for key in ("drop", "set", "map", "copy_from"):
             for path, number in _numbers(rules, key):
                 _allowed(path, number, key, findings)
                 first = named.setdefault(number, key)
@@ -109,14 +109,16 @@ def check_field_rules(top: Part, dialects: Mapping[str, Dialect], findings: Find
                     findings.error(
                         path,
                         f"DE{number} stands in {first} too",
-                        "name each field in one of drop, set and map",
+                        "name each field in one of drop, set, map and copy_from",
                     )
         dialect = dialects.get(upstream.text("dialect") or "")
         if dialect is None:
             continue
+        # A field may be dropped because the upstream's dialect lacks it.
+        known = {number for one in dialects.values() for number in one.fields}
         for key in ("drop", "set", "map", "require"):
             for path, number in _numbers(rules, key):
-                if number not in dialect.fields:
+                if number not in (known if key == "drop" else dialect.fields):
                     findings.error(
                         path,
                         f"dialect {dialect.name} has no DE{number}",
@@ -147,7 +149,7 @@ def _allowed(path: KeyPath, number: int, key: str, findings: Findings) -> None:
     if reason is None and key != "drop":
         reason = _NOT_WRITTEN.get(number)
     if reason is not None:
-        verb = {"drop": "dropped", "set": "set", "map": "mapped"}[key]
+        verb = {"drop": "dropped", "map": "mapped"}.get(key, "set")
         findings.error(path, f"DE{number} cannot be {verb}", reason)
 
 

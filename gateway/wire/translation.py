@@ -22,6 +22,7 @@ from gateway.wire.field_forms import Convert, Untranslatable, conversion, forms_
 from gateway.wire.message import (
     CONDITION_CODE,
     ENTRY_MODE,
+    ORIGINAL_DATA,
     PROCESSING_CODE,
     RESPONSE_CODE,
     TRANSMISSION_TIME,
@@ -54,6 +55,7 @@ class Translation:
 
     def __init__(self, source: Dialect, target: Dialect, *, batch: str = "000001") -> None:
         """`batch` is that of DE60 towards a network that has one, for terminals without."""
+        self._source = source.fields.keys()
         self._target = target.name
         self._batch = batch
         one, other = source.meaning, target.meaning
@@ -68,6 +70,9 @@ class Translation:
         if not same_edition:
             why = f"only its number is the same in {one.edition} and {other.edition}"
             self._left_out |= dict.fromkeys(newer.differs, why)
+        if ORIGINAL_DATA not in target.fields:
+            # Whoever names an original for that side does so in its own element.
+            self._left_out[ORIGINAL_DATA] = f"{target.name} has another element for it"
         self._foreign = one.network != other.network
         if self._foreign:
             owner = source.name if one.network else target.name
@@ -121,28 +126,35 @@ class Translation:
             or any(self._convert.values())
         )
 
+    def asks_for(self, kind: Kind) -> bool:
+        """Whether the other side can be asked for this kind of transaction."""
+        return not self._foreign or kind in self._kinds or kind in self._asked_alike
+
     def differences(self) -> list[Difference]:
         """What it does to fields of requests, by number."""
-        left_out = self._left_out | self._said_otherwise
-        found = [Difference(number, "left out", why) for number, why in left_out.items()]
+        found = [
+            Difference(target, "written otherwise", f"filled from DE{source}")
+            for target, source in self._copies.items()
+        ]
+        found += [
+            Difference(number, "left out", why)
+            for number, why in (self._left_out | self._said_otherwise).items()
+            if number in self._source
+        ]
         found += [
             Difference(number, "cannot be carried", f"{self._target} has no DE{number}")
             for number in self.lacking
         ]
-        found += [
-            Difference(number, "written otherwise", "the same value in another form")
+        otherwise = {
+            number: "the same value in another form"
             for number, convert in self._convert.items()
-            if convert is not None and number < NATIVE
-        ]
+            if convert is not None and number in self._source
+        }
         if self._kinds:
-            styled = (PROCESSING_CODE, CONDITION_CODE)
-            found += [
-                Difference(number, "written otherwise", "it says the kind") for number in styled
-            ]
-        found += [
-            Difference(target, "written otherwise", f"filled from DE{source}")
-            for target, source in self._copies.items()
-        ]
+            otherwise |= {PROCESSING_CODE: "it says the kind"}
+            if CONDITION_CODE not in self._said_otherwise:
+                otherwise |= {CONDITION_CODE: "it says the kind"}
+        found += [Difference(number, "written otherwise", why) for number, why in otherwise.items()]
         return sorted(found, key=lambda one: (one.number, one.why))
 
     def request(self, message: Message, *, without: Iterable[int] = ()) -> Message:

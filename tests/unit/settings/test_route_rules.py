@@ -170,6 +170,11 @@ def test_groups_of_terminals(tmp_path: Path) -> None:
         ('[upstreams.fields.map.18]\n"5411" = "54111"', "cannot be written as DE18"),
         ('[upstreams.fields]\ndrop = [18]\nset = { 18 = "5411" }', "DE18 stands in drop too"),
         ('[upstreams.fields.set]\n"x" = "5411"', "upstreams[0].fields.set"),
+        ("[upstreams.fields.copy_from]\n26 = 35", "DE35 cannot be copied; data of a card stays"),
+        ("[upstreams.fields.copy_from]\n4 = 5", "DE4 cannot be set; an answer is known by it"),
+        ("[upstreams.fields.copy_from]\n26 = 18\n[upstreams.fields.set]\n26 = '11'", "set too"),
+        ('[upstreams.fields.codes]\nA0 = "100"', '"100" is no response code'),
+        ('[upstreams.fields.message_types]\npurchase = "0300"', '"0300" is not allowed here'),
     ],
 )
 def test_what_is_wrong_with_an_upstream(asked: str, words: str, tmp_path: Path) -> None:
@@ -196,3 +201,56 @@ def test_a_terminals_file_is_read_and_its_faults_have_their_lines(tmp_path: Path
     assert first.terminals["bank"]["T1      "].terminal_id == "U1      "
     file.write_text("terminal_id,upstream_terminal_id,upstream_merchant_id\nT1,U2,M1\n")
     assert load(tmp_path / "gateway.toml").version != first.version  # it is part of it
+
+
+def other_dialect(folder: Path, dialect: str, more: str = "") -> list[Finding]:
+    """The findings where terminals speak 1987 in ASCII, and the upstream this dialect."""
+    own = SOUND.replace('dialect = "iso87_ascii"\nplain', f'dialect = "{dialect}"\nplain')
+    file = folder / "gateway.toml"
+    file.write_text(own.replace("#upstream", more), encoding="utf-8")
+    try:
+        return list(load(file).warnings)
+    except SettingsError as error:
+        return list(error.findings)
+
+
+def test_what_an_upstream_s_dialect_has_no_place_for(tmp_path: Path) -> None:
+    assert other_dialect(tmp_path, "iso87_ebcdic") == []
+    found = other_dialect(tmp_path, "unionpay_pos", 'reversal_original = "de61"')
+    [lacking] = [str(one) for one in found]
+    assert "requests of terminals of listener shops (iso87_ascii) with DE5, DE6, DE8" in lacking
+    assert "write drop = [5, 6, 8" in lacking
+    drop = lacking.partition("drop = [")[2].partition("]")[0]
+    rules = f'reversal_original = "de61"\n[upstreams.fields]\ndrop = [{drop}]'
+    assert other_dialect(tmp_path, "unionpay_pos", rules) == []
+
+
+def test_a_reversal_needs_an_element_for_its_original(tmp_path: Path) -> None:
+    found = [str(one) for one in other_dialect(tmp_path, "unionpay_pos")]
+    said = "has no DE90: no reversal could name its original"
+    assert any(said in one and 'write reversal_original = "de61"' in one for one in found)
+    [warning] = [str(one) for one in other_dialect(tmp_path, "iso93_bcd")]
+    assert 'write reversal_original = "de56"' in warning
+    assert other_dialect(tmp_path, "iso93_bcd", 'reversal_original = "de56"') == []
+
+
+def test_a_dialect_without_what_every_request_has(tmp_path: Path) -> None:
+    (tmp_path / "poor.toml").write_text(
+        'name = "poor"\n[mti]\ndata_enc = "ascii"\n[bitmap]\ndata_enc = "ascii"\n'
+        '[defaults]\ndata_enc = "ascii"\n[fields]\n'
+        '3 = { type = "n", len = "fixed", max = 6 }\n90 = { type = "n", len = "fixed", max = 42 }\n'
+    )
+    own = SOUND.replace('dialect = "iso87_ascii"\nplain', 'dialect = "poor"\nplain')
+    (tmp_path / "gateway.toml").write_text('dialects = ["poor.toml"]\n' + own, encoding="utf-8")
+    with pytest.raises(SettingsError, match="poor has no DE4, DE11, DE41, DE42"):
+        load(tmp_path / "gateway.toml")
+
+
+def test_a_kind_that_the_other_side_does_not_know(tmp_path: Path) -> None:
+    own = SOUND.replace('kinds = ["purchase"]', 'kinds = ["purchase", "cash"]')
+    own = own.replace('dialect = "iso87_ascii"\nplain', 'dialect = "unionpay_pos"\nplain')
+    file = tmp_path / "gateway.toml"
+    rules = 'reversal_original = "de61"'
+    file.write_text(own.replace("#upstream", rules), encoding="utf-8")
+    found = [str(one) for one in load(file).warnings]
+    assert any("unionpay_pos does not say how cash are asked for" in one for one in found)

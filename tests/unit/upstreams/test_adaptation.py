@@ -8,7 +8,8 @@ from gateway.errors import NotSent
 from gateway.settings.boarding import BoardedTerminal
 from gateway.settings.schema_upstreams import Upstream
 from gateway.upstreams.adaptation import Adaptation, CannotAdapt
-from gateway.wire.message import Message
+from gateway.wire.dialect import shipped_dialects
+from gateway.wire.message import Kind, Message, kind_of
 
 REQUEST = Message(
     "0200",
@@ -37,7 +38,7 @@ def adaptation(terminals: dict[str, BoardedTerminal] | None = None, **values: ob
             **values,
         }
     )
-    return Adaptation(settings, terminals or {})
+    return Adaptation(settings, terminals or {}, shipped_dialects())
 
 
 def echo(sent: Message, **more: str) -> Message:
@@ -148,3 +149,132 @@ def test_what_is_required_is_there_or_set() -> None:
     assert found.refusal(REQUEST.changed({55: "9F36"})) == ""
     # What is left of a request for its reversal lacks what is never kept.
     assert found.outgoing(REQUEST).get(33) == "1"
+
+
+# --- dialects ------------------------------------------------------------------------------------
+
+POS_PURCHASE = Message(
+    "0200",
+    {
+        2: "4000000000000002",
+        3: "000000",
+        4: "000000010000",
+        11: "000007",
+        22: "051",
+        25: "00",
+        35: "4000000000000002D4912201",
+        41: "T0000001",
+        42: "M1             ",
+        49: "156",
+        55: "9f360200aa",
+        60: "22000001000",
+        64: "0011223344556677",
+    },
+)
+NOON_MS = 1_795_348_800_000  # 22 November 2026, 12:00 UTC
+
+
+def test_a_unionpay_purchase_for_an_acquirer_of_1987() -> None:
+    found = adaptation()
+    sent = found.outgoing(POS_PURCHASE, "unionpay_pos", at_ms=NOON_MS)
+    expected = dict(POS_PURCHASE.fields) | {
+        7: "1122120000",
+        35: "4000000000000002=4912201",
+        55: "9F360200AA",
+    }
+    # What only UnionPay knows stays there, and so does its MAC.
+    del expected[60], expected[64]
+    assert sent == Message("0200", expected)
+    said = found.incoming(
+        Message("0210", {**sent.fields, 37: "000000000001", 39: "00", 54: "0" * 20}),
+        request=POS_PURCHASE,
+        sent=sent,
+        dialect="unionpay_pos",
+    )
+    assert said.get(35) == "4000000000000002D4912201"
+    assert said.get(55) == "9f360200aa"
+    assert 7 not in said
+    assert (said.get(37), said.get(54)) == ("000000000001", "0" * 20)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mti", "code", "condition", "private", "sent_mti", "sent_code"),
+    [
+        (Kind.PURCHASE, "0200", "000000", "00", "22", "0200", "000000"),
+        (Kind.VOID, "0200", "200000", "00", "23", "0200", "020000"),
+        (Kind.REFUND, "0220", "200000", "00", "25", "0220", "200000"),
+        (Kind.BALANCE, "0200", "310000", "00", "01", "0200", "310000"),
+        (Kind.PREAUTHORISATION, "0100", "030000", "06", "10", "0100", "000000"),
+        (Kind.PREAUTHORISATION_VOID, "0100", "200000", "06", "11", "0100", "020000"),
+        (Kind.COMPLETION, "0200", "000000", "06", "20", "0200", "000000"),
+        (Kind.COMPLETION_VOID, "0200", "200000", "06", "21", "0200", "020000"),
+        (Kind.OFFLINE, "0220", "000000", "00", "30", "0220", "000000"),
+        (Kind.ADJUSTMENT, "0221", "000000", "00", "34", "0221", "020000"),
+    ],
+)
+def test_each_kind_is_asked_for_as_the_other_side_does(
+    kind: Kind, mti: str, code: str, condition: str, private: str, sent_mti: str, sent_code: str
+) -> None:
+    asked = {3: code, 25: condition, 60: private + "000001000"}
+    request = Message(mti, {**POS_PURCHASE.fields, **asked})
+    assert kind_of(request) is kind
+    sent = adaptation().outgoing(request, "unionpay_pos")
+    assert (sent.mti, sent.get(3), kind_of(sent)) == (sent_mti, sent_code, kind)
+    back = adaptation(dialect="unionpay_pos").outgoing(sent, "iso87_ascii")
+    assert (back.get(3), back.get(25), back.get(60)[:2]) == (code, condition, private)
+    assert kind_of(back) is kind
+
+
+def test_what_the_other_side_cannot_be_asked_for() -> None:
+    found = adaptation(dialect="unionpay_pos")
+    cash = Message("0200", {3: "010000", 4: "000000000100", 41: "T0000001"})
+    why = "upstream bank cannot get DE3: dialect unionpay_pos has no cash"
+    assert found.refusal(cash, "iso87_ascii").startswith(why)
+    with pytest.raises(CannotAdapt, match=why):
+        found.outgoing(cash, "iso87_ascii")
+    track_1 = Message("0200", {3: "000000", 45: "B4000000000000002^X^4912"})
+    assert "DE45" in found.refusal(track_1, "iso87_ascii")
+    assert "4000000000000002" not in found.refusal(track_1, "iso87_ascii")
+    dropping = adaptation(dialect="unionpay_pos", fields={"drop": [45]})
+    assert dropping.refusal(track_1, "iso87_ascii") == ""
+    assert 45 not in dropping.outgoing(track_1, "iso87_ascii")
+
+
+def test_what_is_kept_says_again_what_was_sent() -> None:
+    found = adaptation(dialect="iso93_ascii", fields={"message_types": {"purchase": "0100"}})
+    told = found.changes(POS_PURCHASE, "unionpay_pos", at_ms=NOON_MS)
+    sent = found.outgoing(POS_PURCHASE, "unionpay_pos", at_ms=NOON_MS)
+    # Nothing of a card is among what may be kept of it.
+    assert not {2, 14, 34, 35, 36, 45, 52, 55} & told.keys()
+    kept = POS_PURCHASE.without([35, 55])
+    again = found.again(kept, told)
+    assert again == sent.without([35, 55])
+    assert (again.mti, again.get(7), len(again.get(22))) == ("0100", "1122120000", 12)
+    # Whatever is edited meanwhile.
+    assert adaptation().again(kept, told) == again
+
+
+def test_answers_may_say_other_codes() -> None:
+    found = adaptation(fields={"codes": {"N7": "55"}})
+    answer = Message("0210", {39: "N7"})
+    assert found.incoming(answer, request=REQUEST, sent=REQUEST).response_code == "55"
+    # Of UnionPay's codes others know their own.
+    unionpay = adaptation(dialect="unionpay_pos")
+    request = Message("0200", {3: "000000", 11: "000001"})
+    sent = unionpay.outgoing(request, "iso87_ascii")
+    for code, told in (("A0", "63"), ("97", "58"), ("00", "00"), ("51", "51"), ("A2", "00")):
+        answer = Message("0210", {**sent.fields, 39: code})
+        said = unionpay.incoming(answer, request=request, sent=sent, dialect="iso87_ascii")
+        assert said.response_code == told
+
+
+def test_a_field_is_filled_from_another() -> None:
+    found = adaptation(fields={"copy_from": {"26": 18}})
+    assert found.outgoing(REQUEST).get(26) == "5411"
+    assert 26 not in found.outgoing(REQUEST.without([18]))
+
+
+def test_what_the_gateway_makes_itself_fits_the_dialect() -> None:
+    reversal = Message("0400", {3: "000000", 7: "1122120000", 11: "000007", 61: "0000010000071122"})
+    assert adaptation(dialect="unionpay_pos").made(reversal) == reversal.without([7])
+    assert adaptation().made(reversal) is reversal
