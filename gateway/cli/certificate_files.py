@@ -53,6 +53,27 @@ def valid_present(
     return present
 
 
+def read_names(path: Path) -> list[str]:
+    """The terminal ids in the column terminal_id of a CSV file, each once, in its order.
+
+    Raises OperatorError where there is no such column or a line has none.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if "terminal_id" not in (reader.fieldnames or ()):
+                raise OperatorError(f"{path}:1: no column terminal_id; the first line names them")
+            names: dict[str, None] = {}
+            for row in reader:
+                name = (row["terminal_id"] or "").strip()
+                if not name:
+                    raise OperatorError(f"{path}:{reader.line_num}: terminal_id is empty")
+                names[name] = None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise OperatorError(f"{path}: cannot be read as CSV: {error}") from None
+    return list(names)
+
+
 def refuse_present(folder: Path, name: str) -> None:
     """Raise OperatorError where a certificate or key of this name is there."""
     if _is_there(folder, name):

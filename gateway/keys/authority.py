@@ -23,12 +23,15 @@ from gateway.keys.credentials import (
     BACKDATED,
     Credential,
     NewFile,
+    PublicKey,
     authority_key_id,
     certificate_pem,
     key_pem,
     make_authority,
+    make_certificate,
     make_leaf,
     read_credential,
+    read_pair,
     whole_second,
     write_files,
 )
@@ -116,6 +119,26 @@ class Authority:
         Raises OperatorError where there is one already, or the folder cannot be written.
         """
         folder = Path(folder)
+        cls._make_room(folder, now=now, overwrite=overwrite)
+        return cls._begin(folder, make_authority(name, days=days, now=now), now=now)
+
+    @classmethod
+    def adopt(
+        cls, folder: Path, certificate: Path, key: Path, *, now: datetime, overwrite: bool = False
+    ) -> Authority:
+        """Begin with an authority that exists: its certificate and key are copied into the folder.
+
+        What it issued before is not in the index, and cannot be revoked from here; its revocation
+        list begins anew. Raises OperatorError where it may not sign certificates and lists, is
+        over, or as `create` does.
+        """
+        credential = read_pair(certificate, key)
+        _check_authority(credential.certificate, certificate, now)
+        cls._make_room(Path(folder), now=now, overwrite=overwrite)
+        return cls._begin(Path(folder), credential, now=now)
+
+    @staticmethod
+    def _make_room(folder: Path, *, now: datetime, overwrite: bool) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             present = [path for path in _own_files(folder) if path.exists()]
@@ -130,7 +153,9 @@ class Authority:
                     path.rename(aside / path.name)
         except OSError as error:
             raise _unwritable(folder, error) from error
-        credential = make_authority(name, days=days, now=now)
+
+    @classmethod
+    def _begin(cls, folder: Path, credential: Credential, *, now: datetime) -> Authority:
         write_files([NewFile(folder / CA_KEY, key_pem(credential.key), 0o600)])
         authority = cls(folder, credential)
         authority.write_crl(now=now)
@@ -192,6 +217,27 @@ class Authority:
         self._record(credentials, Use.CLIENT)
         return credentials
 
+    def sign_client(
+        self, common_name: str, public_key: PublicKey, *, days: int, now: datetime
+    ) -> x509.Certificate:
+        """A certificate for a terminal that made its key itself, and keeps it.
+
+        Raises OperatorError where the name cannot be in a certificate.
+        """
+        start, end = self._validity(days=days, now=now)
+        certificate = make_certificate(
+            self._credential,
+            public_key,
+            common_name,
+            purpose=_PURPOSES[Use.CLIENT],
+            names=None,
+            start=start,
+            end=end,
+        )
+        with self._exclusively() as index:
+            self._append(index, [_issued_line(certificate, Use.CLIENT)])
+        return certificate
+
     def _sign(
         self,
         common_name: str,
@@ -201,20 +247,28 @@ class Authority:
         now: datetime,
         names: x509.SubjectAlternativeName | None = None,
     ) -> Credential:
+        start, end = self._validity(days=days, now=now)
+        return make_leaf(
+            self._credential,
+            common_name,
+            purpose=_PURPOSES[use],
+            names=names,
+            start=start,
+            end=end,
+        )
+
+    def _validity(self, *, days: int, now: datetime) -> tuple[datetime, datetime]:
+        """From when to when a new certificate is valid: nothing outlives the authority, or is older
+        than it. Raises OperatorError where that itself is over."""
         own = self._credential.certificate
         if now > own.not_valid_after_utc:
             raise OperatorError(
                 f"{self.folder / CA_CERTIFICATE}: the authority itself ended on "
                 f"{own.not_valid_after_utc:%Y-%m-%d}; `gateway certs init --force` makes another"
             )
-        return make_leaf(
-            self._credential,
-            common_name,
-            purpose=_PURPOSES[use],
-            names=names,
-            # Nothing outlives the authority, or is older than it.
-            start=max(now - BACKDATED, own.not_valid_before_utc),
-            end=min(now + timedelta(days=days), own.not_valid_after_utc),
+        return (
+            max(now - BACKDATED, own.not_valid_before_utc),
+            min(now + timedelta(days=days), own.not_valid_after_utc),
         )
 
     def _record(self, credentials: list[Credential], use: Use) -> None:
@@ -313,36 +367,13 @@ class Authority:
             self._read_bytes += len(line)
             self._read_lines += 1
             try:
-                self._apply(json.loads(line))
+                number = _apply(self._issued, json.loads(line))
+                self._crl_number = number or self._crl_number
             except (ValueError, KeyError, TypeError) as error:
                 raise OperatorError(
                     f"{self.folder / INDEX}:{self._read_lines}: not a line of an index: {error}"
                 ) from error
         index.seek(self._read_bytes)
-
-    def _apply(self, record: dict[str, str]) -> None:
-        match record["event"]:
-            case "issued":
-                serial = int(record["serial"], 16)
-                self._issued[serial] = Issued(
-                    serial=serial,
-                    name=record["name"],
-                    use=Use(record["use"]),
-                    sha256=record["sha256"],
-                    not_before=datetime.fromisoformat(record["not_before"]),
-                    not_after=datetime.fromisoformat(record["not_after"]),
-                )
-            case "revoked":
-                serial = int(record["serial"], 16)
-                self._issued[serial] = replace(
-                    self._issued[serial],
-                    revoked=datetime.fromisoformat(record["at"]),
-                    reason=Reason(record["reason"]),
-                )
-            case "crl":
-                self._crl_number = int(record["number"])
-            case other:
-                raise ValueError(f"event {other!r}")
 
     def _append(self, index: BinaryIO, records: Sequence[dict[str, str | int]]) -> None:
         if not records:
@@ -354,6 +385,71 @@ class Authority:
         except OSError as error:
             raise _unwritable(self.folder / INDEX, error) from error
         self._catch_up(index)
+
+
+def read_index(path: Path) -> list[Issued]:
+    """What an index says was issued, without a lock and without the authority's key.
+
+    A last line that is being written is left out. Raises OperatorError where it is no index.
+    """
+    issued: dict[int, Issued] = {}
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except OSError as error:
+        raise OperatorError(f"{path}: cannot be read: {error.strerror}") from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            _apply(issued, json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:
+            raise OperatorError(f"{path}:{number}: not a line of an index: {error}") from error
+    return list(issued.values())
+
+
+def _apply(issued: dict[int, Issued], record: dict[str, str]) -> int:
+    """Take a line of the index; returns the number of a revocation list, or 0."""
+    match record["event"]:
+        case "issued":
+            serial = int(record["serial"], 16)
+            issued[serial] = Issued(
+                serial=serial,
+                name=record["name"],
+                use=Use(record["use"]),
+                sha256=record["sha256"],
+                not_before=datetime.fromisoformat(record["not_before"]),
+                not_after=datetime.fromisoformat(record["not_after"]),
+            )
+        case "revoked":
+            serial = int(record["serial"], 16)
+            issued[serial] = replace(
+                issued[serial],
+                revoked=datetime.fromisoformat(record["at"]),
+                reason=Reason(record["reason"]),
+            )
+        case "crl":
+            return int(record["number"])
+        case other:
+            raise ValueError(f"event {other!r}")
+    return 0
+
+
+def _check_authority(certificate: x509.Certificate, path: Path, now: datetime) -> None:
+    """Raise OperatorError where a certificate is none that may sign others (RFC 5280, 4.2.1)."""
+    extensions = certificate.extensions
+    try:
+        is_authority = extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        is_authority = False
+    try:
+        usage = extensions.get_extension_for_class(x509.KeyUsage).value
+        may_sign = usage.key_cert_sign and usage.crl_sign
+    except x509.ExtensionNotFound:
+        may_sign = True
+    if not is_authority or not may_sign:
+        raise OperatorError(
+            f"{path}: not an authority's certificate: it may not sign certificates and lists"
+        )
+    if now > certificate.not_valid_after_utc:
+        raise OperatorError(f"{path}: ended on {certificate.not_valid_after_utc:%Y-%m-%d}")
 
 
 def _unwritable(path: Path, error: OSError) -> OperatorError:

@@ -13,7 +13,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from gateway.errors import OperatorError
@@ -25,12 +25,20 @@ BACKDATED = timedelta(hours=1)
 _SYNC_ALL_FROM = 8  # so many files are cheaper to synchronise together than one by one
 
 
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+
+_CURVES = ("secp256r1", "secp384r1", "secp521r1")
+_RSA_BITS_MIN, _RSA_BITS_MAX = 2_048, 8_192
+_REQUEST_BYTES_MAX = 65_536
+
+
 @dataclass(frozen=True, slots=True)
 class Credential:
     """A certificate with its private key; its repr shows neither."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    key: PrivateKey
 
     def __repr__(self) -> str:
         return f"<Credential serial={self.certificate.serial_number:x}>"
@@ -56,7 +64,7 @@ def make_authority(common_name: str, *, days: int, now: datetime) -> Credential:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _name(common_name)
     builder = (
-        _builder(subject, key, start=now - BACKDATED, end=now + timedelta(days=days))
+        _builder(subject, key.public_key(), start=now - BACKDATED, end=now + timedelta(days=days))
         .issuer_name(subject)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(authority=True), critical=True)
@@ -78,8 +86,34 @@ def make_leaf(
     Raises OperatorError where the name cannot be in a certificate.
     """
     key = ec.generate_private_key(ec.SECP256R1())
+    certificate = make_certificate(
+        issuer,
+        key.public_key(),
+        common_name,
+        purpose=purpose,
+        names=names,
+        start=start,
+        end=end,
+    )
+    return Credential(certificate, key)
+
+
+def make_certificate(
+    issuer: Credential,
+    public_key: PublicKey,
+    common_name: str,
+    *,
+    purpose: x509.ObjectIdentifier,
+    names: x509.SubjectAlternativeName | None,
+    start: datetime,
+    end: datetime,
+) -> x509.Certificate:
+    """A certificate of a key for one purpose, signed by an authority.
+
+    Raises OperatorError where the name cannot be in a certificate.
+    """
     builder = (
-        _builder(_name(common_name), key, start=start, end=end)
+        _builder(_name(common_name), public_key, start=start, end=end)
         .issuer_name(issuer.certificate.subject)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(authority=False), critical=True)
@@ -88,7 +122,47 @@ def make_leaf(
     )
     if names is not None:
         builder = builder.add_extension(names, critical=False)
-    return Credential(builder.sign(issuer.key, hashes.SHA256()), key)
+    return builder.sign(issuer.key, hashes.SHA256())
+
+
+def read_request(path: Path) -> tuple[str, PublicKey]:
+    """The common name and key that a PEM signing request (RFC 2986) asks a certificate for.
+
+    Nothing else of it is taken, its extensions least of all. Raises OperatorError where it is
+    none, is not signed with its own key, or the key is weak or of a kind not used here.
+    """
+    content = _read(path)[:_REQUEST_BYTES_MAX]
+    try:
+        request = x509.load_pem_x509_csr(content)
+        is_signed = request.is_signature_valid
+        key = request.public_key()
+        names = request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except (ValueError, UnsupportedAlgorithm):
+        raise OperatorError(f"{path}: not a PEM signing request (BEGIN CERTIFICATE REQUEST)") from (
+            None
+        )
+    if not is_signed:
+        raise OperatorError(
+            f"{path}: is not signed with the key it holds: who sent it may not have that key"
+        )
+    if len(names) != 1 or not isinstance(names[0].value, str):
+        raise OperatorError(f"{path}: has {len(names)} common names, and it takes one")
+    return names[0].value, _strong(key, path)
+
+
+def _strong(key: object, path: Path) -> PublicKey:
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        if key.curve.name in _CURVES:
+            return key
+        raise OperatorError(f"{path}: the curve {key.curve.name} is not used; P-256 is")
+    if isinstance(key, rsa.RSAPublicKey):
+        if _RSA_BITS_MIN <= key.key_size <= _RSA_BITS_MAX:
+            return key
+        raise OperatorError(
+            f"{path}: an RSA key of {key.key_size} bits; from {_RSA_BITS_MIN} to {_RSA_BITS_MAX}"
+            " are taken, and P-256 is better"
+        )
+    raise OperatorError(f"{path}: neither an elliptic-curve nor an RSA key")
 
 
 def authority_key_id(issuer: Credential) -> x509.AuthorityKeyIdentifier:
@@ -102,16 +176,16 @@ def whole_second(moment: datetime) -> datetime:
 
 
 def _builder(
-    subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, start: datetime, end: datetime
+    subject: x509.Name, public_key: PublicKey, *, start: datetime, end: datetime
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .public_key(key.public_key())
+        .public_key(public_key)
         .serial_number(x509.random_serial_number())  # 20 bytes, positive
         .not_valid_before(whole_second(start))
         .not_valid_after(whole_second(end))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )
 
 
@@ -167,16 +241,20 @@ def read_credential(folder: Path, stem: str) -> Credential:
 
     Raises OperatorError where one is missing or unreadable, or they do not belong together.
     """
-    certificate = read_certificate(folder / f"{stem}.crt")
-    path = folder / f"{stem}.key"
+    return read_pair(folder / f"{stem}.crt", folder / f"{stem}.key")
+
+
+def read_pair(certificate_path: Path, path: Path) -> Credential:
+    """The certificate and key in two PEM files; see `read_credential`."""
+    certificate = read_certificate(certificate_path)
     try:
         key = serialization.load_pem_private_key(_read(path), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise OperatorError(f"{path}: not an unencrypted PEM private key") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise OperatorError(f"{path}: not an elliptic-curve key, as this authority makes them")
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        raise OperatorError(f"{path}: neither an elliptic-curve nor an RSA key")
     if key.public_key() != certificate.public_key():
-        raise OperatorError(f"{path}: does not belong to {folder / f'{stem}.crt'}")
+        raise OperatorError(f"{path}: does not belong to {certificate_path}")
     return Credential(certificate, key)
 
 
@@ -250,7 +328,7 @@ def certificate_pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def key_pem(key: PrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
