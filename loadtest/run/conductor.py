@@ -35,6 +35,7 @@ _OPEN_EACH_S = 0.05  # that thousands of handshakes may take
 _SAMPLE_S = 1.0
 _LEAD_S = 0.5  # from the word to start to the first customer
 _POLL_S = 0.5
+_ABANDON_S = 2.0  # for what still runs when a run is broken off
 _HUNG_UP_S = 1.5  # until the gateway has noticed that everybody left
 
 
@@ -69,7 +70,7 @@ class Ran:
 
 async def conduct(options: RunOptions, board: Board, folder: Path, say: Say) -> Ran:
     """Runs a scenario in a folder; raises ChildFailed."""
-    async with Children(grace_s=GRACE_S) as children:
+    async with Children(grace_s=_ABANDON_S) as children:
         return await _Conductor(options, board, folder, children, say).run()
 
 

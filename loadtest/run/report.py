@@ -264,8 +264,13 @@ def _comparison(result: Result, earlier: Result | None) -> str:
             )
     when = escape(earlier["when"][:16].replace("T", " "))
     head = f"<th>figure</th><th class='number'>{when}</th><th class='number'>now</th><th></th>"
-    table = _scrolling(f"<table><tr>{head}</tr>{''.join(rows)}</table>")
-    return f"<section><h2>Compared with an earlier run</h2>{note}{table}</section>"
+    half = -(-len(rows) // 2)
+    tables = "".join(
+        f"<div>{_scrolling(f'<table><tr>{head}</tr>{one}</table>')}</div>"
+        for one in ("".join(rows[:half]), "".join(rows[half:]))
+    )
+    title = "Compared with an earlier run"
+    return f"<section><h2>{title}</h2>{note}<div class='tables'>{tables}</div></section>"
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -290,7 +295,7 @@ def _tables(result: Result) -> str:
     parts = [
         _table("Kinds", ("", "number", "p50 ms", "p99 ms", "longest ms"), kinds),
         _table("Answers", ("DE39", "number"), _counted(result["codes"])),
-        _table("Events", ("", "when", "what", ""), events, numbers_from=9),
+        _table("Events", ("", "when", "what", ""), events, numbers_from=9, style="events"),
         _table("Also counted", ("", "number"), _counted(result["counts"])),
         _table("Troubles", ("", "number"), _counted(result["troubles"])),
         _table("Processor time", ("", "s"), _counted(result["processors_s"])),
@@ -313,6 +318,7 @@ def _table(
     rows: Sequence[Sequence[str]],
     *,
     numbers_from: int = 1,
+    style: str = "",
 ) -> str:
     """A table under its title; columns from `numbers_from` on are figures. Nothing of no rows."""
     if not rows:
@@ -326,7 +332,7 @@ def _table(
         return f"<tr>{''.join(made)}</tr>"
 
     body = row(head, "th") + "".join(row(cells, "td") for cells in rows)
-    table = _scrolling(f"<table>{body}</table>")
+    table = _scrolling(f"<table class='{style}'>{body}</table>")
     return f"<section><h2>{escape(title)}</h2>{table}</section>"
 
 

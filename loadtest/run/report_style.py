@@ -43,11 +43,12 @@ th.number{text-align:right}
 .mark{font-weight:700}
 tr.pass .mark{color:var(--good)}tr.fail .mark,tr.fail .number{color:var(--bad)}
 tr.none .mark{color:var(--quiet)}
+.events td:nth-child(-n+3){white-space:nowrap}
 .what td:first-child{color:var(--quiet);white-space:nowrap}
 .what td{overflow-wrap:anywhere}
 pre{background:var(--paper);border:1px solid var(--rule);border-radius:8px;padding:10px;
 overflow-x:auto;font:12px/1.5 ui-monospace,"DejaVu Sans Mono",monospace}
-.tables{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,340px),1fr));
+.tables{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));
 column-gap:36px;align-items:start}
 .tables section{min-width:0}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,480px),1fr));gap:16px}

@@ -145,6 +145,7 @@ def _figures(options: RunOptions, ran: Ran) -> dict[str, Value]:
         "unanswered": counts[Ending.UNANSWERED] + unserved,
         "unsent": counts[Ending.UNSENT],
         "faults": counts[Ending.FAULT],
+        "queued": sum(crew.queued for crew in board.crews.values()),
         **dict(zip(("p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms"), percents, strict=True)),
         "max_ms": whole.latency.max_ms,
         "repeats": tally.counts["repeats"],

@@ -22,6 +22,7 @@ FIGURES = {
     "unanswered": "of errors and disturbed: the device waited in vain",
     "unsent": "of errors and disturbed: there was no connection",
     "faults": "of errors and disturbed: answered that there is no service (91, 96 and the like)",
+    "queued": "customers who found no idle device and waited for one",
     "p50_ms": "latency from the intended moment",
     "p90_ms": "latency from the intended moment",
     "p95_ms": "latency from the intended moment",
