@@ -31,9 +31,9 @@ def check_value(
 ) -> bytes:
     """The first `length` bytes (2 to 5) of what a key makes of a block of zeros.
 
-    TDES, DES and SM4: the block encrypted. AES: by `form`. HMAC keys: HMAC over no data, as
-    ANSI X9.24-1:2017 has it. Raises ValueError for another length, and KeyUnavailable where the
-    key has not its algorithm's length.
+    TDES, DES and SM4: the block encrypted. AES: by `form`. HMAC keys: HMAC over no data (our
+    convention; nobody else has these keys). Raises ValueError for another length, and
+    KeyUnavailable where the key has not its algorithm's length.
     """
     if not 2 <= length <= BYTES_MAX:
         raise ValueError(f"a check value has 2 to {BYTES_MAX} bytes, not {length}")

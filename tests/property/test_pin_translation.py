@@ -156,7 +156,7 @@ def test_a_block_is_read_as_no_other_format(
     block = sealed(pin, source, pan)
     # The first nibble alone tells formats 0, 1 and 3 apart, as the card number's begins with
     # zeros there. SM4 carries format 4 as well, which is enciphered twice: what comes out is
-    # random, and passes with a chance of 2**-50 or so (format 1, whose fill is free: one in 28).
+    # random, and passes once in 17 million (as format 1, whose fill is free, once in 640).
     if PinFormat.ISO_4 in (claimed, source.format) and claimed is PinFormat.ISO_1:
         return
     with (
@@ -225,5 +225,5 @@ def test_garbage_is_a_malformed_pin_and_nothing_else(
         software().translate_pin(block, source=used, target=target, pan=pan)
     except MalformedPin:
         return
-    # Garbage of format 1 is a PIN now and then (its fill is free); format 4 takes 2**50 trials.
+    # Garbage is a PIN of format 1 once in 640, as its fill is free, of format 4 once in 17 million.
     assert source.format is not PinFormat.ISO_4
