@@ -19,7 +19,8 @@ from loadtest.addresses import free_ports
 from tests.support import canaries
 from tests.support.node import ROOT, RunningNode, _connects, wait_for
 
-DIALECTS = ("iso87_ascii", "iso87_ebcdic", "iso87_bcd", "iso93_ascii", "visa_like")
+DIALECTS = ("iso87_ascii", "iso87_ebcdic", "iso93_bcd")
+NAMING = {"iso93_bcd": "de56", "unionpay_pos": "de61"}  # else de90
 SHIPPED = shipped_dialects()
 POS = Codec(SHIPPED["unionpay_pos"])
 POS_FRAME = FramingSpec(tpdu=True, header_bytes=6)
@@ -66,6 +67,13 @@ dialect = "unionpay_pos"
 code_set = "unionpay"
 macs = "by_profile"
 framing = {{ tpdu = true, header_bytes = 6 }}
+
+[[listeners]]
+name = "elsewhere"
+listen = "127.0.0.1:{tls}"
+security = "plain"
+dialect = "iso93_ascii"
+macs = "by_profile"
 """
 
 _UPSTREAM = """
@@ -77,6 +85,8 @@ plain = true
 answer_s = 1.0
 late_max_s = 30.0
 reversal_original = "{naming}"
+reversal_mti = "{reversal}"
+network = {{ style = "{style}" }}
 reversal_backoff = {{ first_s = 0.2, max_s = 1.0 }}
 
 [[groups]]
@@ -125,12 +135,22 @@ class Node(RunningNode):
     def prepare(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.acquirer_folder.mkdir(exist_ok=True)
-        text = _CONFIGURATION.format(metrics=self.metrics, plain=self.plain)
+        text = _CONFIGURATION.format(metrics=self.metrics, plain=self.plain, tls=self.tls)
         self.banks = {}
-        for number, dialect in enumerate(DIALECTS, 1):
-            (port,) = free_ports(1)
-            naming = "de56" if dialect.startswith("iso93") else "de90"
-            text += _UPSTREAM.format(name=dialect, port=port, naming=naming, number=number)
+        spoken = (*DIALECTS, "unionpay_pos")
+        for number, (dialect, port) in enumerate(
+            zip(spoken, free_ports(len(spoken)), strict=True), 1
+        ):
+            naming = NAMING.get(dialect, "de90")
+            style, reversal = ("unionpay", "0400") if naming == "de61" else ("iso", "0420")
+            text += _UPSTREAM.format(
+                name=dialect,
+                port=port,
+                naming=naming,
+                number=number,
+                style=style,
+                reversal=reversal,
+            )
             self.banks[dialect] = Bank(self.acquirer_folder / dialect, dialect, port)
         self.config.write_text(text)
         for bank in self.banks.values():
@@ -195,7 +215,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     running = Node(tmp_path_factory.mktemp("gw"))
     try:
         running.prepare()
-        running.start(links=len(DIALECTS))
+        running.start(links=len(DIALECTS) + 1)
         yield running
     finally:
         running.close()
@@ -254,7 +274,7 @@ def test_a_terminal_s_own_reversal(node: Node, dialect: str) -> None:
 
 
 def test_a_preauthorisation_and_what_completes_it(node: Node) -> None:
-    for dialect in ("iso87_ascii", "iso93_ascii"):
+    for dialect in ("iso87_ascii", "iso93_bcd"):
         terminal, bank = Terminal(node, dialect), node.banks[dialect]
         held = terminal.ask("0100", 31, {3: "030000", 25: "06", 60: "10000001000"})
         assert (held.mti, held.response_code, held.get(3)) == ("0110", "00", "030000")
@@ -263,6 +283,51 @@ def test_a_preauthorisation_and_what_completes_it(node: Node) -> None:
         done = terminal.ask("0200", 32, {3: "000000", 25: "06", 60: "20000001000", **named})
         assert done.response_code == "00"
         assert bank.entries()[-1]["kind"] == "completion"
+
+
+def test_a_terminal_of_1993_at_an_acquirer_of_unionpay(node: Node) -> None:
+    bank = node.banks["unionpay_pos"]
+    wire = Codec(SHIPPED["iso93_ascii"])
+    sock = node.connect(node.tls).sock
+    reader = FrameReader(FramingSpec())
+
+    def ask(mti: str, stan: int, fields: dict[int, str]) -> Message:
+        own = {
+            2: canaries.PAN,
+            4: "000000001250",
+            11: f"{stan:06d}",
+            12: time.strftime("%y%m%d%H%M%S", time.gmtime()),
+            14: canaries.EXPIRY,
+            22: "51010151114C",
+            35: canaries.TRACK_2,
+            41: "T0000004",
+            42: "MERCHANT0000001",
+            49: "978",
+        }
+        body = wire.encode(Message(mti, own | fields))
+        sock.sendall(encode_frame(FramingSpec(), body))
+        while not (frames := reader.feed(sock.recv(65_536))):
+            pass
+        return wire.decode(frames[0].body)
+
+    bought = ask("1200", 61, {3: "000000", 24: "200"})
+    assert (bought.mti, bought.get(39), bought.get(22)) == ("1210", "000", "")
+    assert len(bought.get(12)) == 12
+    assert bank.entries()[-1]["kind"] == "purchase"
+    named = "1200000061" + time.strftime("%y%m%d", time.gmtime()) + "00000000"
+    voided = ask("1200", 62, {3: "020000", 24: "200", 37: bought.rrn, 56: named})
+    assert (voided.mti, voided.get(39), voided.get(3)) == ("1210", "000", "020000")
+    entry = bank.entries()[-1]
+    assert (entry["mti"], entry["kind"]) == ("0200", "void")
+    node.tell("unionpay_pos", "response_code=51")
+    assert ask("1200", 63, {3: "000000", 24: "200"}).get(39) == "116"
+    node.tell("unionpay_pos", "response_code=00", "drop=1")
+    assert ask("1200", 64, {3: "000000", 24: "200"}).get(39) in ("912", "911")
+    node.tell("unionpay_pos", "drop=0")
+    wait_for(lambda: bank.entries()[-1]["reversed_ms"], "the reversal to be taken")
+    assert ask("1200", 65, {3: "000000", 24: "200", 4: "0" * 12}).get(39) == "110"
+    echo = ask("1800", 66, {24: "831"})
+    assert (echo.mti, echo.get(39), echo.get(24)) == ("1810", "000", "831")
 
 
 def test_pads_come_back_as_the_terminal_writes_them(node: Node) -> None:
