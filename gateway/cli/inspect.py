@@ -21,6 +21,7 @@ from gateway.wire.inspection import (
     parts,
     read,
     shown,
+    surroundings,
 )
 from gateway.wire.message import printable
 from gateway.wire.sub_elements import SubElementError
@@ -88,6 +89,7 @@ def as_json(reading: Reading, *, guessed: bool, unmasked: bool) -> dict[str, Any
             "position": reading.error_position,
             "reason": error.reason,
             "context": context(reading, unmasked=unmasked),
+            "around": list(surroundings(reading, unmasked=unmasked)),
         }
     return answer
 
@@ -129,6 +131,8 @@ def _print(reading: Reading, *, guessed: bool, unmasked: bool) -> None:
             markup=False,
         )
         out.print(f"there    {context(reading, unmasked=unmasked)}", markup=False)
+        for line in surroundings(reading, unmasked=unmasked):
+            out.print(f"         {line}", markup=False)
 
 
 def elements_as_json(inside: list[Part]) -> list[dict[str, Any]]:

@@ -158,9 +158,7 @@ class Codec:
             else:
                 error = None
             fields = {int(key): value for key, value in decoded.items() if _is_field(key)}
-            read = {
-                key: {**parts, "value": decoded.get(key, "")} for key, parts in encoded.items()
-            }
+            read = {key: {**parts, "value": decoded.get(key, "")} for key, parts in encoded.items()}
             return Message(decoded.get("t", ""), fields, body, pads or NO_PADS), error, read
 
     def reference_encode(self, message: Message) -> bytes:

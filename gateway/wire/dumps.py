@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import base64
 import re
 from typing import Final
+
+from gateway.errors import FrameError
+from gateway.wire.delimiters import next_content
 
 DUMP_BYTES_MAX: Final = 262_144  # far more than the dump of any frame takes
 
@@ -11,6 +16,11 @@ DUMP_BYTES_MAX: Final = 262_144  # far more than the dump of any frame takes
 _LINE: Final = re.compile(r"\s*(?:0x)?([0-9A-Fa-f]{4,8})(:?\s+)([^\s:].*)")
 _GROUP: Final = re.compile(r"(?:[0-9A-Fa-f]{2}){1,8}")
 _LINE_DIGITS_MAX: Final = 32
+_POST: Final = re.compile(
+    rb"(?:POST [^\r\n]*|HTTP/1\.[01] 200[^\r\n]*)\r?\n(?:[^\r\n]+\r?\n)*\r?\n"
+)
+_LITERAL: Final = re.compile(r"""b'(?:[^'\\]|\\.)*'|b"(?:[^"\\]|\\.)*\"""")
+_BASE64_CHARS_MIN: Final = 16
 _NOISE: Final = re.compile(r"0[xX]|\\x|[\s:;,.\-_{}()\[\]<>'\"]|\bh\b")
 _HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 
@@ -22,6 +32,9 @@ def read_dump(data: bytes) -> list[bytes]:
     hold nothing but hex digits, which is why the data itself always comes last.
     """
     found: list[bytes] = []
+    posted = _POST.match(data)
+    if posted is not None:
+        found.append(data[posted.end() :])
     try:
         text = data.decode("ascii").strip()
     except UnicodeDecodeError:
@@ -29,6 +42,11 @@ def read_dump(data: bytes) -> list[bytes]:
         text = data.decode("utf-8", "replace").strip() if b"  " in data[:80] else ""
     if text:
         found += filter(None, (_from_lines(text), _from_hex(text)))
+        found += filter(None, (_from_literal(text), _from_base64(text)))
+    for one in [*found, data]:
+        content = _enclosed(one)
+        if content and content not in found:
+            found.insert(0, content)
     stripped = data if not text else data.strip(b"\r\n")
     if stripped.strip() and stripped not in found:
         found.append(stripped)
@@ -38,6 +56,40 @@ def read_dump(data: bytes) -> list[bytes]:
 def _from_hex(text: str) -> bytes:
     digits = _NOISE.sub("", text)
     return bytes.fromhex(digits) if _HEX.fullmatch(digits) else b""
+
+
+def _from_literal(text: str) -> bytes:
+    """The bytes of a literal as Python writes it: b'\\x08\\x00...'."""
+    if not _LITERAL.fullmatch(text):
+        return b""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return b""
+    return value if isinstance(value, bytes) else b""
+
+
+def _from_base64(text: str) -> bytes:
+    """What base64 stands for; digits alone are rather hex, or a message as it is."""
+    digits = re.sub(r"\s", "", text)
+    if len(digits) < _BASE64_CHARS_MIN or _HEX.fullmatch(digits):
+        return b""
+    try:
+        return base64.b64decode(digits, validate=True)
+    except ValueError:
+        return b""
+
+
+def _enclosed(data: bytes) -> bytes:
+    """The content of one frame of a serial line, with or without a count before it."""
+    for counted in (True, False):
+        try:
+            start, end, after = next_content(data, 0, counted=counted, bytes_max=DUMP_BYTES_MAX)
+        except FrameError:
+            continue
+        if end > start and after >= len(data.rstrip(b"\r\n")):
+            return data[start:end]
+    return b""
 
 
 def _from_lines(text: str) -> bytes:

@@ -12,12 +12,14 @@ from gateway.wire.codec import Codec
 from gateway.wire.dialect import Dialect
 from gateway.wire.entry_mode import EntryMode, entry_mode
 from gateway.wire.framing import TPDU_BYTES, FramingSpec
+from gateway.wire.masked_dump import masked_frame
 from gateway.wire.message import (
     ENTRY_MODE,
     MERCHANT_ID,
     PAN,
     Kind,
     Message,
+    is_mti,
     kind_of,
     mask_pan,
     printable,
@@ -30,6 +32,7 @@ _LONG_NUMBER: Final = re.compile(r"[0-9]{13,}")
 _TRACK: Final = re.compile(r"[0-9]{6,19}[=D][0-9=DF]*")
 _ORDINARY_HEADERS: Final = (0, 6, 10, 12, 22, 46)
 _CONTEXT_BYTES: Final = 16
+_LINE_BYTES: Final = 16
 _DATES: Final = {
     7: r"(0[1-9]|1[0-2])([0-2]\d|3[01])([01]\d|2[0-3])[0-5]\d[0-5]\d",
     13: r"(0[1-9]|1[0-2])([0-2]\d|3[01])",
@@ -148,6 +151,24 @@ def _may_be_a_card(digits: str) -> bool:
     return (doubled + sum(map(int, digits[::-2]))) % 10 == 0
 
 
+def surroundings(reading: Reading, *, unmasked: bool) -> tuple[str, ...]:
+    """The lines of hex around the byte where reading stopped, with their offsets. Unless all may be
+    seen, what might be of a card is `**`, and lines with nothing else lack."""
+    if reading.error is None:
+        return ()
+    data, position = reading.data, reading.error_position
+    first = max(0, position // _LINE_BYTES - 1) * _LINE_BYTES
+    rows = range(first, min(first + 3 * _LINE_BYTES, len(data)), _LINE_BYTES)
+    if unmasked:
+        return tuple(f"{at:04X}  {data[at : at + _LINE_BYTES].hex(' ').upper()}" for at in rows)
+    heading, body = data[: reading.start], data[reading.start :]
+    lines = {
+        int(line[:4], 16): line
+        for line in masked_frame(Codec(reading.dialect), heading, body, reading.error).lines
+    }
+    return tuple(lines[at] for at in rows if at in lines)
+
+
 def context(reading: Reading, *, unmasked: bool) -> str:
     """The bytes where reading stopped, in hex; only the first two, unless all may be seen."""
     position = reading.error_position
@@ -203,20 +224,16 @@ def _likelihood(reading: Reading) -> float:
     frame = 2.0 * bool(reading.prefix) + 1.0 * (len(reading.header) == usual.header_bytes)
     frame += 1.0 * (bool(reading.tpdu) == usual.tpdu)
     message, error = reading.message, reading.error
-    if error is not None:
-        known = 40.0 * is_mti(error.mti) + 10.0 * bool(error.stan)
-        return known + frame + 20.0 * error.position / max(1, len(reading.data))
     points = [_plausible(reading.dialect, number, message) for number in message.fields]
     # A message of no field at all is hardly one.
     average = sum(points) / len(points) if points else -1.0
+    if error is not None:
+        # How far a wrong dialect gets is chance: what it made of the fields tells more.
+        known = 40.0 * is_mti(error.mti) + 10.0 * bool(error.stan) + 30.0 * average
+        return known + frame + 20.0 * error.position / max(1, len(reading.data))
     year = {"0": "87", "1": "93"}.get(message.mti[:1], "")
     edition = 3.0 * (year not in reading.dialect.name and reading.dialect.name.startswith("iso"))
     return 100.0 + 30.0 * is_mti(message.mti) + 60.0 * average + frame - edition
-
-
-def is_mti(mti: str) -> bool:
-    """Whether this looks like a message type: version, class, function and origin that occur."""
-    return re.fullmatch(r"[0-2789][1-9][0-9][0-9]", mti) is not None
 
 
 def _plausible(dialect: Dialect, number: int, message: Message) -> float:

@@ -8,8 +8,7 @@ from typing import Final
 
 from gateway.errors import ParseError
 from gateway.wire.codec import Codec
-from gateway.wire.inspection import is_mti
-from gateway.wire.message import mask_pan, printable
+from gateway.wire.message import is_mti, mask_pan, printable
 
 # Shorter runs of digits are no card number, and no track (ISO/IEC 7812-1: 8 to 19 digits, of which
 # PCI DSS 3.4.1 leaves ten to be shown).
@@ -81,8 +80,10 @@ def masked_frame(codec: Codec, heading: bytes, body: bytes, error: ParseError) -
                 is_packed = codec.dialect.spec[key]["data_enc"] == "b"
                 if not any((digits if is_packed else characters)[here]):
                     fields[int(key)] = printable(mask_pan(value) if len(value) > 16 else value)
-    at = len(heading) + error.position
-    visible[at : at + _AT_ERROR_BYTES] = b"\x01" * len(visible[at : at + _AT_ERROR_BYTES])
+    # Where it stopped may be anywhere, in raw chip data as well.
+    there = slice(len(heading) + error.position, len(heading) + error.position + _AT_ERROR_BYTES)
+    visible[there] = b"\x01" * len(visible[there])
+    digits[there] = packed[there]
     visible[_SHOWN_BYTES_MAX:] = bytes(len(visible[_SHOWN_BYTES_MAX:]))
     # As numbers, since a loop over the bytes would cost more than all the rest.
     shown = int.from_bytes(visible, "big") & ~int.from_bytes(digits, "big")
@@ -91,13 +92,11 @@ def masked_frame(codec: Codec, heading: bytes, body: bytes, error: ParseError) -
 
 def masked_start(data: bytes) -> MaskedFrame:
     """What may be seen of bytes that are no frame: the first two, which tell TLS and HTTP."""
-    size, data = len(data), data[:_RUN_LOOKED_BYTES]
-    digits = may_be_card_numbers(data, packed=True)
-    shown = bytearray(len(data))
     known = bool(looks_like(data))
-    for index in range(min(_AT_ERROR_BYTES, len(data))):
-        shown[index] = known or not digits[index]
-    return MaskedFrame(size, _lines(data, bytes(shown)), {})
+    start = data[:_AT_ERROR_BYTES]
+    # What follows a frame that was cut wrongly may begin within a card number.
+    shown = bytes(known or not _may_be_digits(byte) for byte in start)
+    return MaskedFrame(len(data), _lines(start, shown), {})
 
 
 def looks_like(data: bytes) -> str:
@@ -126,6 +125,11 @@ def may_be_card_numbers(data: bytes, *, packed: bool) -> bytearray:
         if not _are_characters(data[first:last]):
             found[first:last] = b"\x01" * (last - first)
     return found
+
+
+def _may_be_digits(byte: int) -> bool:
+    """Whether a byte is a digit in ASCII or EBCDIC, or two of them."""
+    return 0xF0 <= byte <= 0xF9 or (byte >> 4 <= 9 and byte & 0xF <= 9)
 
 
 def _has_packed(codec: Codec) -> bool:

@@ -217,6 +217,14 @@ def response_mti(mti: str) -> str:
     return f"{mti[:2]}{int(mti[2]) + 1}{origin}"
 
 
+def is_mti(mti: str) -> bool:
+    """Whether this looks like a message type: a version, class and origin that occur (ISO 8583:1987
+    to 2021, and private versions)."""
+    return (
+        len(mti) == 4 and mti.isascii() and mti.isdigit() and mti[0] not in "3456" and mti[1] > "0"
+    )
+
+
 def repeat_mti(mti: str) -> str:
     """The MTI that says openly "this is a repeat": 0420 -> 0421."""
     return mti[:3] + "1"

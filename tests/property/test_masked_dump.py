@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import EncodeError, ParseError
@@ -95,6 +95,7 @@ def test_another_dialects_message(written: str, read: str) -> None:
 
 
 @settings(deadline=None, max_examples=400)
+@example("iso87_ebcdic", "iso87_ebcdic", [(197, b"\x00\x00\x00", 0)], 0)  # into chip data
 @given(
     st.sampled_from(SHIPPED),
     st.sampled_from(SHIPPED),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.wire.dumps import read_dump
+from gateway.wire.framing import FramingSpec, encode_frame
 
 BODY = bytes.fromhex("02003020048020C0801100000000000010000000010510") + b"T0000001ABCDEF0156"
 
@@ -61,3 +64,29 @@ def test_any_bytes_come_back_from_a_dump(data: bytes) -> None:
 @given(data=st.binary(max_size=200))
 def test_anything_is_read_without_an_error(data: bytes) -> None:
     assert bool(read_dump(data)) is bool(data.strip())
+
+
+FRAME = bytes.fromhex("0800002000000080000000000154303030303030 31".replace(" ", ""))
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        repr(FRAME).encode(),
+        repr(FRAME).replace("'", '"').encode(),
+        b64encode(FRAME),
+        b64encode(FRAME)[:12] + b"\n" + b64encode(FRAME)[12:] + b"\n",
+        b"POST /unp/webtrans HTTP/1.1\r\nContent-Length: 20\r\n\r\n" + FRAME,
+        b"HTTP/1.1 200 OK\nContent-Length: 20\n\n" + FRAME,
+        encode_frame(FramingSpec(length="stx_bcd2"), FRAME),
+        encode_frame(FramingSpec(length="stx_etx"), FRAME),
+        encode_frame(FramingSpec(length="stx_bcd2"), FRAME).hex().encode(),
+    ],
+)
+def test_what_programs_write_and_what_carries_frames(pasted: bytes) -> None:
+    assert FRAME in read_dump(pasted)
+
+
+@pytest.mark.parametrize("pasted", [b"b'\\x4'", b"b'" + b"a" * 50, b"AAAA", b"POST / HTTP/1.1\r\n"])
+def test_what_only_looks_like_it_is_taken_as_it_is(pasted: bytes) -> None:
+    assert read_dump(pasted)[-1] == pasted.strip(b"\r\n")
