@@ -294,7 +294,9 @@ class Flow:
                 except CannotAdapt as error:
                     return self._refuse(request, Reason.NO_UPSTREAM, str(error))
             named_by = upstream.adaptation.original_named_by(request.dialect)
-            pointing = pointing_upstream(request.message, original, sent, named_by=named_by)
+            pointing = pointing_upstream(
+                request.message, original, sent, request.device, named_by=named_by
+            )
             return await self._forwarded(request, draft, [upstream], pointing)
 
     async def _forwarded(

@@ -9,7 +9,7 @@ import trio
 
 from gateway.policy.response_codes import Reason, may_be_approved
 from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
-from gateway.store.store import State, Store, Transaction
+from gateway.store.store import Device, State, Store, Transaction
 from gateway.transactions import duplicates, replies
 from gateway.transactions.gaps import Gaps
 from gateway.transactions.graves import Graves
@@ -273,18 +273,25 @@ def issues_rrn(transaction: Transaction, message: Message, settings: UpstreamSet
 
 
 def pointing_upstream(
-    message: Message, original: Transaction, sent: Message | None, *, named_by: Naming | None = None
+    message: Message,
+    original: Transaction,
+    sent: Message | None,
+    device: Device,
+    *,
+    named_by: Naming | None = None,
 ) -> dict[int, str | None]:
     """The fields by which a follow-up names its original as the original's upstream knows it.
 
     `sent` is the original as that upstream got it, if that is known; `named_by` says in which
     element it wants the reference, and is None where the terminal uses the same one.
 
-    It goes under the terminal id of its original: from a replacement with an id of its own it would
-    be another terminal's, and the upstream would find nothing.
+    From a `device` with an id of its own that replaced the original's it goes under that one's
+    terminal id: under another the upstream would find nothing.
     """
     changes: dict[int, str | None] = {}
-    if message.terminal_id != original.terminal_id:
+    if message.terminal_id != original.terminal_id and any(
+        terminal_id == original.terminal_id for terminal_id, _ in device.inherits
+    ):
         changes[TERMINAL_ID] = original.terminal_id
     stan = f"{original.upstream_stan:06d}"
     if sent is None:
