@@ -51,11 +51,13 @@ from gateway.settings.sources import certificate_files
 from gateway.settings.watch import Watch
 from gateway.status import (
     StatusReport,
+    register_certificate_gauges,
     register_configuration_gauges,
     register_gauges,
     register_key_gauges,
     register_upstream_gauges,
 )
+from gateway.store.store import DeviceState
 from gateway.telemetry.audit import patiently
 from gateway.telemetry.audit_files import AuditFailed
 from gateway.telemetry.events import Event
@@ -65,10 +67,12 @@ from gateway.telemetry.sink import LineSink
 from gateway.terminals.connection import Service
 from gateway.terminals.dispatch import Dispatcher
 from gateway.terminals.downloads import ListenerDownloads
+from gateway.terminals.expiries import Expiries
 from gateway.transactions.resealing import Resealing
 from gateway.transactions.retention import Retention, archive_folder
 from gateway.transactions.version import Version
 from gateway.wire.editions import codec_of
+from gateway.wire.id_patterns import padded
 from gateway.wire.message import PAN, Message
 
 # The writer's thread must not wait long for the interpreter while the loop is busy.
@@ -187,11 +191,12 @@ async def _serve(
                 f"listener {listener.settings.name}: cannot listen on "
                 f"{listener.settings.listen}: {error.strerror}"
             ) from error
+    expiries = _expiries(node)
     housekeeping = Housekeeping(
         listeners=node.listeners,
         tls=node.tls,
         registry=node.registry,
-        alarms=settings.alarms,
+        expiries=expiries,
         node=settings.node,
         clock=node.clock,
         emit=emit,
@@ -233,6 +238,11 @@ async def _serve(
         await background.start(_retention(node).run)
         await background.start(_resealing(node).run)
         background.start_soon(housekeeping.watch_certificates)
+        if settings.certificates.index is not None:
+            index = node.configuration.resolve(settings.certificates.index)
+            background.start_soon(
+                housekeeping.watch_index, index, settings.certificates.index_look_s
+            )
         background.start_soon(housekeeping.keep_last_seen)
         background.start_soon(key_watch.run)
         await background.start(reloader.run)
@@ -399,6 +409,27 @@ def _retention(node: Node) -> Retention:
         clock=node.clock,
         emit=node.log.emit,
     )
+
+
+def _expiries(node: Node) -> Expiries:
+    """When certificates end: of listeners, their authorities, and devices that are in use."""
+
+    def counts(name: str) -> bool:
+        device = node.registry.by_terminal(padded(name))
+        return device is None or device.state in (DeviceState.ACTIVE, DeviceState.PENDING)
+
+    settings = node.configuration.settings.certificates
+    expiries = Expiries(
+        warn_days=settings.warn_days,
+        devices_max=settings.devices_max,
+        clock=node.clock,
+        emit=node.log.emit,
+        counts=counts,
+    )
+    for tls in node.tls.values():
+        tls.seen = expiries.seen
+    register_certificate_gauges(node, expiries)
+    return expiries
 
 
 def _resealing(node: Node) -> Resealing:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 
 import trio
 
-from gateway.clock import Clock, iso_time
-from gateway.errors import StoreError
-from gateway.settings.schema import Alarms as AlarmSettings
+from gateway.clock import Clock
+from gateway.errors import OperatorError, StoreError
+from gateway.keys.authority import read_index
 from gateway.settings.schema import Node as NodeSettings
 from gateway.telemetry.audit_files import AuditFailed
 from gateway.telemetry.events import Emit, Event
+from gateway.terminals.expiries import Expiries
 from gateway.terminals.listener import Listener
 from gateway.terminals.registry import Registry
 from gateway.wire.revocation import CertificateUnusable
 from gateway.wire.tls import ServerTls
-
-_DAY_MS = 86_400_000
 
 WriteDown = Callable[[str, Mapping[str, object]], Awaitable[None]]
 
@@ -32,7 +32,7 @@ class Housekeeping:
         listeners: Sequence[Listener],
         tls: Mapping[str, ServerTls],
         registry: Registry,
-        alarms: AlarmSettings,
+        expiries: Expiries,
         node: NodeSettings,
         clock: Clock,
         emit: Emit,
@@ -43,7 +43,7 @@ class Housekeeping:
         self._listeners = listeners
         self._tls = tls
         self._registry = registry
-        self._alarms = alarms
+        self._expiries = expiries
         self._node = node
         self._clock = clock
         self._emit = emit
@@ -64,6 +64,7 @@ class Housekeeping:
             for name, tls in self._tls.items():
                 await self._reload(name, tls)
                 self._warn(name, tls)
+            self._expiries.look()
             self.waiting = True
             with trio.move_on_after(self._node.watch_s):
                 await self._look.wait()
@@ -97,9 +98,15 @@ class Housekeeping:
         now_ms = self._clock.wall_ms()
         if tls.crl_stale(now_ms):
             self._emit(Event.CRL_STALE, listener=listener)
-        ends_ms = tls.certificate.not_after_ms
-        if ends_ms - now_ms < self._alarms.certificate_days * _DAY_MS:
-            self._emit(Event.CERTIFICATE_EXPIRING, listener=listener, ends=iso_time(ends_ms))
+        self._expiries.note(listener, tls)
+
+    async def watch_index(self, index: Path, look_s: float) -> None:
+        """Know when devices' certificates end from their authority's index, read every so often."""
+        while True:
+            # One that cannot be read now is read later: what was known of it stays.
+            with contextlib.suppress(OperatorError):
+                self._expiries.use_index(await trio.to_thread.run_sync(read_index, index))
+            await trio.sleep(look_s)
 
     async def keep_last_seen(self) -> None:
         """Write when devices were last heard of, every so often."""

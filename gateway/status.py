@@ -11,6 +11,7 @@ from gateway.admin.upstreams import Views
 from gateway.clock import iso_time
 from gateway.node import Node
 from gateway.settings.reload import ReloadStatus
+from gateway.terminals.expiries import Expiries
 from gateway.upstreams.figures import STATES
 from gateway.upstreams.upstream import Upstream
 
@@ -220,6 +221,27 @@ def register_upstream_gauges(node: Node) -> None:
         "Answers of the upstream: approved, declined, unavailable (91) or fault (96).",
         answers,
         ("upstream", "class"),
+    )
+
+
+def register_certificate_gauges(node: Node, expiries: Expiries) -> None:
+    """Show when certificates end: each of the gateway's own, and devices' together."""
+    node.metrics.gauge(
+        "gateway_certificate_days_left",
+        "Days to the end of a listener's certificate, an authority's, or a revocation list.",
+        expiries.days_left,
+        ("what", "name"),
+    )
+    node.metrics.gauge(
+        "gateway_device_certificate_days_left",
+        "Days to the end of the device's certificate that ends first; NaN: none is known.",
+        expiries.device_days_left,
+    )
+    node.metrics.gauge(
+        "gateway_device_certificates_ending",
+        "Devices' certificates that end within so many days (and not within fewer); 0: ended.",
+        expiries.devices_by_window,
+        ("days",),
     )
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from gateway.settings.schema_backup import Backup, Restore, Sealing
 from gateway.settings.schema_base import Address, Days, Name, Path, Seconds, Table
+from gateway.settings.schema_certificates import Certificates
 from gateway.settings.schema_downloads import Downloads
 from gateway.settings.schema_keys import Keys
 from gateway.settings.schema_keys_use import Lockout
@@ -144,3 +145,4 @@ class Settings(Table):
     backup: Backup = Backup()
     restore: Restore = Restore()
     sealing: Sealing = Sealing()
+    certificates: Certificates = Certificates()

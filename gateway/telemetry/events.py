@@ -37,6 +37,7 @@ class Event(StrEnum):
     CRL_FAILED = "crl_failed"
     CRL_STALE = "crl_stale"
     CERTIFICATE_EXPIRING = "certificate_expiring"
+    CERTIFICATE_RENEWED = "certificate_renewed"
     # keys
     KEY_EXPIRING = "key_expiring"
     KEY_DESTROYED = "key_destroyed"
@@ -214,6 +215,7 @@ CLEARS: dict[Event, tuple[Event, ...]] = {
     Event.BACKUP_DONE: (Event.BACKUP_FAILED,),
     Event.RESEALED: (Event.RESEAL_FAILED,),
     Event.CRL_LOADED: (Event.CRL_STALE, Event.CRL_FAILED),
+    Event.CERTIFICATE_RENEWED: (Event.CERTIFICATE_EXPIRING,),
     Event.AUDIT_RECOVERED: (Event.AUDIT_FAILED,),
     Event.CONFIG_LOADED: (Event.CONFIG_REFUSED, Event.CONFIG_WAITS),
 }

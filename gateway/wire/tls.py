@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -64,6 +65,7 @@ class _Loaded:
     context: ssl.SSLContext
     revocations: RevocationList | None
     certificate: PeerCertificate
+    authorities: tuple[PeerCertificate, ...]
     fingerprint: bytes
 
 
@@ -96,11 +98,18 @@ class ServerTls:
         self._files = files
         self._session_tickets = session_tickets
         self._loaded = _load(files, session_tickets=session_tickets)
+        # Told of each peer that has proved itself.
+        self.seen: Callable[[PeerCertificate], None] = lambda _: None
 
     @property
     def certificate(self) -> PeerCertificate:
         """The listener's own certificate, for the alarm before it ends."""
         return self._loaded.certificate
+
+    @property
+    def authorities(self) -> tuple[PeerCertificate, ...]:
+        """The certificates of the authorities whose clients are let in."""
+        return self._loaded.authorities
 
     @property
     def revocations(self) -> RevocationList | None:
@@ -146,7 +155,10 @@ class ServerTls:
         except ValueError:
             return PeerRefused(Refusal.UNREADABLE)
         reason = self.refusal(certificate, now_ms)
-        return certificate if reason is None else PeerRefused(reason, certificate)
+        if reason is not None:
+            return PeerRefused(reason, certificate)
+        self.seen(certificate)
+        return certificate
 
     def refusal(self, certificate: PeerCertificate, now_ms: int) -> Refusal | None:
         """Why a certificate read before is not good, or no longer; None where it is.
@@ -304,6 +316,7 @@ def _load(files: ServerTlsFiles, *, session_tickets: int) -> _Loaded:
         context,
         revocations,
         peer_certificate(own.public_bytes(serialization.Encoding.DER)),
+        tuple(peer_certificate(one.public_bytes(serialization.Encoding.DER)) for one in issuers),
         fingerprint,
     )
 

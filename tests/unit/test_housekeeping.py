@@ -14,8 +14,9 @@ from gateway.errors import StoreError
 from gateway.housekeeping import Housekeeping
 from gateway.keys.authority import Authority, Reason
 from gateway.keys.credentials import write_credentials
-from gateway.settings.schema import Alarms, Node
+from gateway.settings.schema import Node
 from gateway.telemetry.events import Event
+from gateway.terminals.expiries import Expiries
 from gateway.wire.tls import ServerTls, ServerTlsFiles
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -61,7 +62,12 @@ class Desk:
             listeners=[],
             tls={"shops": self.tls},
             registry=self.registry,  # type: ignore[arg-type]
-            alarms=Alarms(certificate_days=30),
+            expiries=Expiries(
+                warn_days=[30, 7, 1],
+                devices_max=10,
+                clock=VirtualClock(round((NOW + timedelta(days=2)).timestamp() * 1000)),
+                emit=self.emit,
+            ),
             node=Node(admin_socket="sock", watch_s=10.0, registry_flush_s=5.0),
             clock=VirtualClock(round(NOW.timestamp() * 1000)),
             emit=self.emit,
@@ -108,7 +114,11 @@ async def test_a_list_that_cannot_be_read_keeps_the_former_in_force(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("server_days", "crl_days", "expected"),
-    [(400, 30, []), (20, 30, [Event.CERTIFICATE_EXPIRING]), (400, 1, [Event.CRL_STALE])],
+    [
+        (400, 30, []),
+        (20, 30, [Event.CERTIFICATE_EXPIRING]),
+        (400, 1, [Event.CRL_STALE, Event.CERTIFICATE_EXPIRING]),
+    ],
 )
 async def test_what_ends_soon_or_is_stale_raises_an_alarm(
     tmp_path: Path, server_days: int, crl_days: int, expected: list[Event]
