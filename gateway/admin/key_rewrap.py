@@ -62,7 +62,7 @@ async def rewrap(
         while True:
             done += await _sweep(room, done, progress)
             await trio.sleep(_SETTLE_S)
-            if not _left(room) and not any(_is_left(room, key) for key in await room.store.keys()):
+            if not _left(room) and not await _left_in_store(room):
                 break
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(own.finish_rewrap)
@@ -94,6 +94,11 @@ async def _sweep(room: KeyRoom, done: int, progress: Progress | None) -> int:
 
 def _left(room: KeyRoom) -> list[StoredKey]:
     return [key for key in room.table if _is_left(room, key)]
+
+
+async def _left_in_store(room: KeyRoom) -> bool:
+    keys = await room.store.keys()
+    return await trio.to_thread.run_sync(lambda: any(_is_left(room, key) for key in keys))
 
 
 def _is_left(room: KeyRoom, key: StoredKey) -> bool:

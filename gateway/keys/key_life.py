@@ -89,7 +89,7 @@ def moved(key: StoredKey, event: KeyEvent, *, now_ms: int, overlap_ms: int = 0) 
 def works(key: StoredKey, now_ms: int) -> bool:
     """Whether a key may be used: active, or retiring within its overlap, and within its time."""
     return (
-        (key.state is StoredKeyState.ACTIVE or key.state is StoredKeyState.RETIRING)
+        (key.state is _ACTIVE or key.state is _RETIRING)
         and key.start_ms <= now_ms
         and (not key.end_ms or now_ms < key.end_ms)
     )

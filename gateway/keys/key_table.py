@@ -17,6 +17,7 @@ _REMEDIES: Final = {
     KeyPurpose.MAC: "the terminal has to sign on",
     KeyPurpose.DATA: "the terminal has to sign on",
 }
+_ACTIVE: Final = StoredKeyState.ACTIVE  # reached as a member it costs 50 ns each time
 _IMPORT: Final = "`gateway keys import` enters one"
 
 
@@ -45,7 +46,11 @@ class KeyTable:
         purposes = self._owners.get(owner)
         if purposes is not None:
             for key in purposes.get(purpose, ()):
-                if key.state is StoredKeyState.ACTIVE and works(key, now_ms):
+                if (
+                    key.state is _ACTIVE
+                    and key.start_ms <= now_ms
+                    and (not key.end_ms or now_ms < key.end_ms)
+                ):
                     return key
         raise self._unavailable(owner, purpose, now_ms)
 

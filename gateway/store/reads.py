@@ -192,8 +192,7 @@ class Reads:
 
     async def keys(self) -> list[StoredKey]:
         """See `Store.keys`."""
-        found: Any = await self._search(lambda reader: reader.execute(key_rows.SELECT).fetchall())
-        return key_rows.keys(found)
+        return await self._search(lambda reader: key_rows.keys(reader.execute(key_rows.SELECT)))
 
     async def sealed_otherwise(
         self, what: Sealed, *, version: int, after_id: int, limit: int
