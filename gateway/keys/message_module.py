@@ -54,11 +54,11 @@ class SoftwareMessageSecurity:
     stored key that it is handed, with its value wrapped and the key-encryption key named. Both
     see to it that what a key is bound to (owner, purpose, version, algorithm) is authenticated.
 
-    What was prepared of a key (its ciphers, not its value) is held for the next message, the
-    least recently used going first above `held_max`. Not for use by two threads at once. What it
-    is worth that a clear key is in no variable: the library keeps its own copy of it, and of the
-    round keys, for as long as the cipher lives. Someone who can read this process's memory has the
-    keys; that is why a software module claims no compliance (docs/keys.md).
+    What was prepared of a key (its ciphers; of a base derivation key its value) is held for the
+    next message, the least recently used going first above `held_max`. Not for use by two threads
+    at once. What it is worth that a clear key is in no variable: the library keeps its own copy of
+    it, and of the round keys, for as long as the cipher lives. Someone who can read this process's
+    memory has the keys; that is why a software module claims no compliance (docs/keys.md).
     """
 
     __slots__ = ("_held", "_held_max", "_pin_ciphers", "_random", "_unwrap", "_wrap")
