@@ -50,6 +50,7 @@ from gateway.wire.message import (
     NETWORK_KINDS,
     PIN_BLOCK,
     REVERSIBLE_KINDS,
+    TERMINAL_ID,
     Kind,
     Message,
 )
@@ -315,7 +316,10 @@ class Flow:
         message, dialect = request.message, request.dialect
         # A request ends under the rules that it began with, whatever is edited meanwhile.
         adaptations = {one.name: one.adaptation for one in upstreams}
-        unfit = {name: one.refusal(message, dialect) for name, one in adaptations.items()}
+        # What follows another device's transaction goes under the terminal id of that one.
+        under = pointing.get(TERMINAL_ID)
+        asked = message if under is None else message.changed({TERMINAL_ID: under})
+        unfit = {name: one.refusal(asked, dialect) for name, one in adaptations.items()}
         fit = [one for one in upstreams if not unfit[one.name]]
         self._pool.moves.served()
         intended = False

@@ -1,0 +1,140 @@
+"""What a device that replaced another may do with what that one sold, and what it may not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import trio
+from trio.testing import MockClock
+
+from gateway.store.store import Batch, PutBatch, PutDevice, State
+from gateway.wire.message import Kind
+from tests.support.acquirer import approve, silent
+from tests.support.fake_store import FakeStore
+from tests.support.rig import (
+    DEVICE,
+    completion_of,
+    preauthorisation,
+    purchase,
+    refund_of,
+    reversal_of,
+    rig,
+    settlement,
+    void_of,
+)
+
+# The same terminal id, another device.
+HEIR = replace(DEVICE, activation=2, inherits=(("T0000001", 1),))
+# A device with an id of its own, whose batch carries the one of the device that it replaced.
+OTHER = replace(DEVICE, device_id=2, terminal_id="T0000002", inherits=(("T0000001", 1),))
+
+
+async def test_it_voids_completes_and_refunds_what_was_sold(autojump_clock: MockClock) -> None:
+    async with rig() as node:
+        sold, kept, held = purchase(1), purchase(2), preauthorisation(3)
+        for one in (sold, kept, held):
+            assert await node.code(one) == "00"
+        assert await node.code(void_of(sold, 1), device=HEIR) == "00"
+        assert await node.code(refund_of(kept, 2), device=HEIR) == "00"
+        assert await node.code(completion_of(held, 3), device=HEIR) == "00"
+        originals = {one.kind: one.original_id for one in node.store.transactions.values()}
+        assert originals[Kind.VOID] == 1
+        # Once: the one before it has no more to take back, and nor has it.
+        assert await node.code(void_of(sold, 4), device=HEIR) == "25"
+
+
+async def test_its_stans_begin_again_and_meet_no_old_answer(autojump_clock: MockClock) -> None:
+    async with rig() as node:
+        assert await node.code(purchase(1)) == "00"
+        # Word for word the same: of this device it is new.
+        assert await node.code(purchase(1), device=HEIR) == "00"
+        purchases = [one.activation for one in node.store.transactions.values()]
+        assert purchases == [1, 2]
+
+
+async def test_of_two_with_one_stan_it_voids_its_own(autojump_clock: MockClock) -> None:
+    async with rig() as node:
+        earlier = purchase(1)
+        later = purchase(1, {7: "1121130000", 12: "130000"})
+        assert await node.code(earlier) == "00"
+        assert await node.code(later, device=HEIR) == "00"
+        assert await node.code(void_of(later, 8), device=HEIR) == "00"
+        assert node.of_kind(Kind.VOID).original_id == 2
+        # What DE90 names to the second is the other's.
+        assert await node.code(void_of(earlier, 9), device=HEIR) == "00"
+        voids = [one for one in node.store.transactions.values() if one.kind is Kind.VOID]
+        assert [one.original_id for one in voids] == [2, 1]
+
+
+async def test_it_reverses_nothing_of_the_one_before(autojump_clock: MockClock) -> None:
+    async with rig() as node:
+        sold = purchase(1)
+        assert await node.code(sold) == "00"
+        # Its own request with this STAN never came; the other's approval is not it.
+        assert await node.code(reversal_of(sold), device=HEIR) == "25"
+        assert node.store.transactions[1].state in (State.ANSWERED, State.DELIVERED)
+
+
+async def test_whoever_inherits_nothing_finds_nothing(autojump_clock: MockClock) -> None:
+    async with rig() as node:
+        sold = purchase(1)
+        assert await node.code(sold) == "00"
+        bound_anew = replace(DEVICE, activation=2)
+        assert await node.code(void_of(sold, 2), device=bound_anew) == "25"
+        stranger = replace(OTHER, inherits=())
+        assert await node.code(void_of(sold, 3, {41: "T0000002"}), device=stranger) == "25"
+
+
+async def carried(store: FakeStore) -> FakeStore:
+    """T0000002's batch carries the first one of T0000001."""
+    batch = Batch(terminal_id="T0000002", number=1, opened_ms=1, carries="T0000001/1")
+    await store.commit(PutBatch(batch), PutDevice(OTHER))
+    return store
+
+
+async def test_with_its_own_id_it_speaks_under_the_old_one(autojump_clock: MockClock) -> None:
+    async with rig(await carried(FakeStore())) as node:
+        sold, kept = purchase(1), purchase(2)
+        assert await node.code(sold) == await node.code(kept) == "00"
+        void = void_of(sold, 1, {41: "T0000002"})
+        reply = await node.ask(void, device=OTHER)
+        assert (reply.message.response_code, reply.message.terminal_id) == ("00", "T0000002")
+        sent = node.acquirers["a"].received[-1]
+        assert sent.terminal_id == "T0000001"
+        original = node.acquirers["a"].received[0]
+        assert sent.get(90)[4:20] == f"{original.stan}{original.get(7)}"
+        # A repeat of it hears the same, and is not sent again.
+        count = len(node.acquirers["a"].received)
+        assert (await node.ask(void, device=OTHER)).message.response_code == "00"
+        assert len(node.acquirers["a"].received) == count
+        closing = settlement(3, {41: "T0000002"})
+        answer = (await node.ask(closing, device=OTHER)).message
+        assert (answer.get(76), answer.get(88)) == (f"{1:010d}", f"{1000:016d}")
+        # What was carried is closed with it.
+        late = void_of(kept, 4, {41: "T0000002"})
+        assert (await node.ask(late, device=OTHER)).message.response_code == "25"
+
+
+async def test_a_void_in_doubt_is_reversed_under_the_old_id(autojump_clock: MockClock) -> None:
+    async with rig(await carried(FakeStore())) as node:
+        sold = purchase(1)
+        assert await node.code(sold) == "00"
+        node.acquirers["a"].script = silent
+        void = void_of(sold, 1, {41: "T0000002"})
+        reply = await node.ask(void, device=OTHER)
+        assert reply.message.response_code == "91"
+        node.acquirers["a"].script = approve
+        await trio.sleep(20)
+        taken_back = node.acquirers["a"].received[-1]
+        assert (taken_back.mti[:3], taken_back.terminal_id) == ("040", "T0000001")
+
+
+async def test_another_shops_terminal_refunds_under_its_own_id(autojump_clock: MockClock) -> None:
+    async with rig() as node:
+        sold = purchase(1)
+        reply = await node.ask(sold)
+        neighbour = replace(OTHER, inherits=())
+        refund = refund_of(sold, 2, {41: "T0000002"}).without([90])
+        refund = refund.changed({37: reply.message.rrn, 38: reply.message.get(38)})
+        assert await node.code(refund, device=neighbour) == "00"
+        assert node.acquirers["a"].received[-1].terminal_id == "T0000002"
