@@ -72,7 +72,9 @@ def check_wrapping(key: StoredKey, master: StoredKey) -> None:
         raise KeyUnavailable(
             f"{key.name} is a {key.purpose.value} key: {master.name} does not carry such keys"
         )
-    if key.purpose in WORKING_KEYS and key.owner != master.owner:
+    # What an upstream has for one terminal belongs to the upstream too.
+    own = key.owner == master.owner or key.owner.startswith(f"{master.owner}/")
+    if key.purpose in WORKING_KEYS and not own:
         raise KeyUnavailable(f"{key.name} is not handed out under another's master, {master.name}")
     if STRENGTH_BITS[master.algorithm] < STRENGTH_BITS[key.algorithm]:
         raise KeyUnavailable(
