@@ -114,7 +114,7 @@ class Dispatcher:
         session = sessions.of(message.terminal_id, frame.tpdu)
         reply, checked = await self._serve(message, session, address, started_s)
         answer = replies.padded(reply.message, message) if message.pads else reply.message
-        if self._downloads is not None:
+        if self._downloads is not None and answer.response_code == _APPROVED:
             frame = self._downloads.telling(frame, message)
         return self._frame(frame, answer, checked), reply
 
