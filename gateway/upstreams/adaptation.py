@@ -180,6 +180,7 @@ class Adaptation:
         fields.update(self._fixed)
         for number in self._drop:
             fields.pop(number, None)
+            fields.pop(NATIVE + number, None)  # as a terminal of 1993 wrote it
 
     def changes(
         self,
@@ -257,6 +258,11 @@ class Adaptation:
                 number
                 for number in request.fields
                 if number >= NATIVE and _READ_AS.get(number, number - NATIVE) in echoed
+            ]
+            native += [
+                number
+                for number in translation[1].echoed
+                if number in request.fields and number not in said
             ]
             echoed |= {number: request.fields[number] for number in native}
         return Message(answer.mti, said | echoed)

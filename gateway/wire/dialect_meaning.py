@@ -26,7 +26,7 @@ MEANING_TABLES: Final = (
     "entry_modes",
     "entry_modes_read",
 )
-_KEYS: Final = ("edition", "network", "private", "may_lack", "differs", "copies")
+_KEYS: Final = ("edition", "network", "private", "may_lack", "echoed", "differs", "copies")
 _KIND_KEYS: Final = ("mti", "code", "condition", "type")
 _ANY: Final = "*"
 
@@ -54,6 +54,7 @@ class Meaning:
     - `network`: whose private fields it has; only towards a dialect of the same one they go on.
     - `private`: those fields.
     - `may_lack`: fields that are left out towards this dialect where it has no place for them.
+    - `echoed`: what an answer of this network says again of its request; another one may not.
     - `differs`, `copies`: between the editions: fields of which only the number is the same, and
       fields that are filled from another one.
     - `codes`, `codes_written`: DE39 as it is read and written; `*` ends what stands for many.
@@ -65,6 +66,7 @@ class Meaning:
     network: str = ""
     private: frozenset[int] = frozenset()
     may_lack: frozenset[int] = frozenset()
+    echoed: frozenset[int] = frozenset()
     differs: frozenset[int] = frozenset()
     copies: Mapping[int, int] = field(default_factory=dict)
     kinds: Mapping[Kind, KindForm] = field(default_factory=dict)
@@ -112,7 +114,8 @@ def check_meaning(merged: Raw) -> tuple[Meaning, list[Found]]:
     if not isinstance(network, str):
         found.append(("meaning.network", "is not text; write it in quotes"))
         network = ""
-    numbers = {key: _numbers(raw, key, found) for key in ("private", "may_lack", "differs")}
+    lists = ("private", "may_lack", "echoed", "differs")
+    numbers = {key: _numbers(raw, key, found) for key in lists}
     tables = {name: _texts(merged, name, found) for name in MEANING_TABLES[2:]}
     copies: dict[int, int] = {}
     for target, source in _table(raw, "copies", "meaning.copies", found).items():
@@ -125,6 +128,7 @@ def check_meaning(merged: Raw) -> tuple[Meaning, list[Found]]:
         network=network,
         private=numbers["private"],
         may_lack=numbers["may_lack"],
+        echoed=numbers["echoed"],
         differs=numbers["differs"],
         copies=copies,
         kinds=_kinds(merged, found),

@@ -74,6 +74,8 @@ class Translation:
             # Whoever names an original for that side does so in its own element.
             self._left_out[ORIGINAL_DATA] = f"{target.name} has another element for it"
         self._foreign = one.network != other.network
+        # What terminals of the other network expect of every answer.
+        self.echoed = other.echoed if self._foreign else frozenset[int]()
         if self._foreign:
             owner = source.name if one.network else target.name
             self._left_out |= dict.fromkeys(one.private | other.private, f"private to {owner}")
@@ -195,12 +197,12 @@ class Translation:
                         number, f"dialect {self._target} has no such field"
                     ) from None
                 continue
-            if convert is not None and number not in without:
+            if convert is not None and number % NATIVE not in without:
                 try:
                     value = convert(value)
                 except ValueError as error:
                     if strict:
-                        raise Untranslatable(number, str(error)) from None
+                        raise Untranslatable(number % NATIVE, str(error)) from None
                     continue
             fields[number] = value
         return fields

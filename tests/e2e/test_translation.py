@@ -230,6 +230,7 @@ def test_a_purchase_its_void_and_a_refund(node: Node, dialect: str) -> None:
     assert (bought.stan, bought.get(4), bought.get(49)) == ("000001", "000000001250", "156")
     assert bought.rrn
     assert bought.get(38)
+    assert (bought.get(25), bought.get(60)) == ("00", "22000001000")
     assert 7 not in bought  # its dialect has none
     entry = bank.entries()[-1]
     assert (entry["mti"], entry["kind"], entry["amount_minor"]) == ("0200", "purchase", 1250)

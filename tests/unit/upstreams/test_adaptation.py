@@ -194,6 +194,7 @@ def test_a_unionpay_purchase_for_an_acquirer_of_1987() -> None:
     assert said.get(35) == "4000000000000002D4912201"
     assert said.get(55) == "9f360200aa"
     assert 7 not in said
+    assert said.get(60) == "22000001000"
     assert (said.get(37), said.get(54)) == ("000000000001", "0" * 20)
 
 
