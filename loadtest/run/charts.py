@@ -15,6 +15,7 @@ _TICKS = 4
 _TIME_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400)
 _TIME_TICKS_MAX = 6
 _COLUMNS_MAX = 100  # that tell their figures when they are pointed at
+_STROKE = 45  # how far a mark without a label comes down
 _WIDE = 50.0  # from least to most: above it a scale is logarithmic
 _LABEL_LEFT = 0.94  # from here on a label stands on the left of its place
 _NINES = (50.0, 90.0, 99.0, 99.9, 99.99)
@@ -36,7 +37,7 @@ class Curve:
 class Mark:
     """Something that happened, from one moment to another."""
 
-    label: str
+    label: str  # "": a stroke without a label, where there are too many to be read
     from_x: float
     to_x: float
     told: str
@@ -171,6 +172,8 @@ def _grid(tick: float, y: Scale) -> str:
 
 def _band(mark: Mark, x: Scale) -> str:
     from_, to = _at(_inside(x.share(mark.from_x))), _at(_inside(x.share(mark.to_x)))
+    if not mark.label:
+        return f'<path class="stroke" d="M{from_} 0V{_STROKE}"/>'
     width = max(to - from_, 1.5)
     return f'<rect class="band" x="{from_}" y="0" width="{width:.1f}" height="{_SIZE}"/>'
 
@@ -178,6 +181,8 @@ def _band(mark: Mark, x: Scale) -> str:
 def _flag(mark: Mark, x: Scale) -> str:
     share = _inside(x.share(mark.from_x))
     side = " flip" if share > _LABEL_LEFT else ""
+    if not mark.label:
+        return ""
     return (
         f'<span class="flag{side}" style="left:{100 * share:.2f}%" title="{escape(mark.told)}">'
         f"{escape(mark.label)}</span>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
@@ -36,6 +37,8 @@ _MORE_IS_BETTER = frozenset(
 # They say what was run, not how well.
 _NEITHER = frozenset(("transactions", "declined", "repeats", "reversed", "disturbed"))
 _SAME = 0.05  # less than this is no difference that one run shows
+_MARKS_MAX = 12
+_ROUTINE = frozenset(("reload", "reconnect-storm"))
 _UPSTREAM_STYLES = ("s1", "s2", "s3", "s4")
 # Nothing may be fetched and nothing may run: the page is all there is.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -46,7 +49,7 @@ def page_of(result: Result, earlier: Result | None) -> str:
     scenario = result["scenario"]
     title = f"{scenario['name']}, {result['when'][:16].replace('T', ' ')}"
     sections = [
-        _head(result),
+        _head(result, earlier),
         _headlines(result, earlier),
         _thresholds(result),
         _charts(result, earlier),
@@ -68,7 +71,7 @@ def page_of(result: Result, earlier: Result | None) -> str:
 # --- the top -------------------------------------------------------------------------------------
 
 
-def _head(result: Result) -> str:
+def _head(result: Result, earlier: Result | None) -> str:
     scenario = result["scenario"]
     verdict = ("passed", "pass") if result["passed"] else ("failed", "fail")
     rate = f"up to {scenario['rate_max']:,g}/s" if scenario["rate_max"] else "as fast as they think"
@@ -76,7 +79,10 @@ def _head(result: Result) -> str:
         f"{scenario['devices']:,} devices, {scenario['security']}, {rate},"
         f" {scenario['seconds']:,g} s, against {result['against']}"
     )
-    found = "".join(f"<p class='note'>{escape(note)}</p>" for note in notes(result))
+    told_more = notes(result)
+    if earlier is not None and earlier["scenario"]["name"] != scenario["name"]:
+        told_more.append(f"compared with a run of another scenario, {earlier['scenario']['name']}")
+    found = "".join(f"<p class='note'>{escape(note)}</p>" for note in told_more)
     return (
         f'<header><h1>{escape(scenario["name"])} <span class="verdict {verdict[1]}">{verdict[0]}'
         f"</span></h1><p>{escape(scenario['title'])}</p>"
@@ -185,10 +191,13 @@ def _charts(result: Result, earlier: Result | None) -> str:
 
 
 def _marks(events: Sequence[dict[str, Any]]) -> Iterator[Mark]:
+    """Bands with the numbers of the table; where there are many, strokes for what is routine."""
+    many = len(events) > _MARKS_MAX
     for number, event in enumerate(events, start=1):
         until_s = event["until_s"] or event["at_s"]
         told = f"{number}: {event['what']} at {event['at_s']:g} s {event['detail']}"
-        yield Mark(str(number), event["at_s"], until_s, told)
+        label = "" if many and event["what"] in _ROUTINE else str(number)
+        yield Mark(label, event["at_s"], until_s, told)
 
 
 def _percentile_chart(result: Result, earlier: Result | None) -> str:
@@ -287,10 +296,7 @@ def _tables(result: Result) -> str:
         )
         for kind, one in result["kinds"].items()
     ]
-    events = [
-        (str(number), f"{one['at_s']:g} - {one['until_s']:g} s", one["what"], one["detail"])
-        for number, one in enumerate(result["events"], start=1)
-    ]
+    events = _event_rows(result["events"])
     ledgers = result["ledgers"]
     parts = [
         _table("Kinds", ("", "number", "p50 ms", "p99 ms", "longest ms"), kinds),
@@ -306,6 +312,18 @@ def _tables(result: Result) -> str:
         lines = escape("\n".join(result["disagreements"]))
         parts.append(f"<section><h2>Disagreements</h2><pre>{lines}</pre></section>")
     return f'<div class="tables">{"".join(parts)}</div>'
+
+
+def _event_rows(events: Sequence[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
+    """Every event; where there are many, what is routine only by its number."""
+    many = len(events) > _MARKS_MAX
+    routine = Counter(event["what"] for event in events if many and event["what"] in _ROUTINE)
+    rows = [
+        (str(number), f"{one['at_s']:g} - {one['until_s']:g} s", one["what"], one["detail"])
+        for number, one in enumerate(events, start=1)
+        if one["what"] not in routine
+    ]
+    return rows + [("", "now and then", what, f"{n} times") for what, n in routine.items()]
 
 
 def _counted(counts: dict[str, Any]) -> list[tuple[str, str]]:

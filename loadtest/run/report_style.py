@@ -73,7 +73,8 @@ line-height:1;white-space:nowrap}
 .x span:first-child{transform:none}
 .x span.last{transform:translateX(-100%)}
 .area svg{position:absolute;inset:0;width:100%;height:100%;overflow:visible}
-.line,.grid{fill:none;vector-effect:non-scaling-stroke}
+.line,.grid,.stroke{fill:none;vector-effect:non-scaling-stroke}
+.stroke{stroke:var(--s2);stroke-width:1;opacity:.7}
 .line{stroke:currentColor;stroke-width:1.6;stroke-linejoin:round}
 .grid{stroke:var(--grid);stroke-width:1}
 .fill{fill:currentColor;opacity:.12}

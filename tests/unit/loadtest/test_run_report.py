@@ -141,6 +141,24 @@ def test_an_earlier_run_is_beside_it() -> None:
     )
 
 
+def test_of_many_events_what_is_routine_is_a_stroke_and_a_number() -> None:
+    result = result_of()
+    routine = {"until_s": 0.0, "what": "reload", "detail": ""}
+    kill = result["events"][0]
+    result["events"] = [kill, *({"at_s": second / 2, **routine} for second in range(30))]
+    page = page_of(result, None)
+    charts = 6  # over time
+    assert page.count('<path class="stroke"') == 30 * charts
+    assert page.count('<rect class="band"') == charts
+    assert "30 times" in page
+
+
+def test_another_scenario_beside_it_is_told() -> None:
+    earlier = result_of()
+    earlier["scenario"]["name"] = "lunch"
+    assert "compared with a run of another scenario, lunch" in page_of(result_of(), earlier)
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize("compared", [False, True])
 def test_in_a_browser_nothing_stands_out_and_nothing_is_fetched(
