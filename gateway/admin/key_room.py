@@ -8,6 +8,7 @@ from functools import partial
 
 import trio
 
+from gateway.admin.device_notes import device_notes
 from gateway.clock import Clock
 from gateway.errors import KeyUnavailable, OperatorError
 from gateway.keys.check_value import CheckValueForm, agrees
@@ -277,7 +278,14 @@ class KeyRoom:
             else:
                 purposes = () if purpose is None else (purpose,)
                 with trio.CancelScope(shield=True):
-                    await self._store.commit(DestroyKeys(owner, now_ms, purposes))
+                    ending = [
+                        replace(key, state=StoredKeyState.DESTROYED)
+                        for key in self.table.of(owner)
+                        if key.wrapped and (not purposes or key.purpose in purposes)
+                    ]
+                    await self._store.commit(
+                        DestroyKeys(owner, now_ms, purposes), *device_notes(ending, at_ms=now_ms)
+                    )
                     gone = self.table.destroyed(owner, at_ms=now_ms, purposes=purposes)
             if not gone:
                 raise OperatorError(f"{owner} has no such key; `gateway keys list` shows all")
@@ -377,6 +385,7 @@ class KeyRoom:
         Whoever hangs up leaves it done all the same. Raises StoreError.
         """
         operations: list[Operation] = [PutKey(row) for row in rows]
+        operations += device_notes(rows, at_ms=self.now_ms())
         forgotten = []
         newest: dict[tuple[str, KeyPurpose], int] = {}
         for row in rows:
