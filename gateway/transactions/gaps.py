@@ -138,6 +138,8 @@ class Gaps:
         self._zones = [UTC, *(ZoneInfo(name) for name in settings.time_zones if name != "UTC")]
         self._gaps: list[Gap] = []
         self._lines: dict[tuple[object, ...], Line] = {}
+        # By terminal and STAN of the original.
+        self._reversals: dict[tuple[str, str], dict[tuple[object, ...], None]] = {}
         self._last = 0
         self._writing = trio.Lock()
 
@@ -146,9 +148,7 @@ class Gaps:
         for text in (await self._store.notes(_GAPS)).values():
             self._gaps.append(Gap(**orjson.loads(text)))
         for text in (await self._store.notes(_LINES)).values():
-            line = Line(**orjson.loads(text))
-            self._lines[line.about] = line
-            self._last = max(self._last, line.number)
+            self._take(Line(**orjson.loads(text)))
 
     @property
     def any(self) -> bool:
@@ -197,12 +197,11 @@ class Gaps:
     def undone(self, request: Request) -> Line | None:
         """The line of a reversal that came before this request, its original, came (again)."""
         message = request.message
-        for line in self._lines.values():
+        # Asked of every request once a store was restored: the lines may be many.
+        for about in self._reversals.get((message.terminal_id, message.stan), ()):
+            line = self._lines[about]
             if (
-                line.what == "reversal"
-                and line.stan == message.stan
-                and line.terminal_id == message.terminal_id
-                and line.activation == request.device.activation
+                line.activation == request.device.activation
                 and line.amount_minor == (message.amount_minor or 0)
                 and line.batch in ("", batch_of(message))
                 and request.wall_ms - line.last_ms < _DAY_MS
@@ -355,8 +354,14 @@ class Gaps:
         values = {one.name: getattr(line, one.name) for one in fields(line)}
         text = orjson.dumps(values).decode()
         await self._store.commit(PutNote(f"{_LINES}{line.number:08d}", text))
+        self._take(line)
+
+    def _take(self, line: Line) -> None:
         self._lines[line.about] = line
         self._last = max(self._last, line.number)
+        if line.what == "reversal":
+            named = self._reversals.setdefault((line.terminal_id, line.stan), {})
+            named[line.about] = None
 
     def _say(self, line: Line, *, kept: bool) -> None:
         self._emit(
