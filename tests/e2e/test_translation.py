@@ -198,6 +198,8 @@ class Terminal:
         }
         if mti == "0400":
             del own[35]
+        if mti == "0500":
+            own = {number: own[number] for number in (11, 41, 42, 49)}
         message = Message(mti, own | fields, pads=self._pads)
         body = POS.encode(message)
         self.sock.sendall(encode_frame(POS_FRAME, body, TPDU, HEADER))
@@ -284,6 +286,14 @@ def test_a_preauthorisation_and_what_completes_it(node: Node) -> None:
         done = terminal.ask("0200", 32, {3: "000000", 25: "06", 60: "20000001000", **named})
         assert done.response_code == "00"
         assert bank.entries()[-1]["kind"] == "completion"
+
+
+def test_a_batch_is_closed_in_the_terminal_s_own_terms(node: Node) -> None:
+    terminal = Terminal(node, "iso87_ebcdic")
+    totals = "000000009999003" + "000000000000000"
+    closed = terminal.ask("0500", 71, {48: totals + "0", 60: "00000001201"})
+    assert (closed.mti, closed.response_code) == ("0510", "00")
+    assert closed.get(48) == totals + "2"  # not what was sold
 
 
 def test_a_terminal_of_1993_at_an_acquirer_of_unionpay(node: Node) -> None:

@@ -151,3 +151,49 @@ def test_decode_and_encode_are_inverse() -> None:
     assert run("dialect", "decode", "unionpay_pos", "0200").exit_code == 1
     assert run("dialect", "decode", "unionpay_pos", "xx").exit_code == 1
     assert run("dialect", "encode", "unionpay_pos", stdin="[]").exit_code == 1
+
+
+def test_what_is_inside_a_field_is_shown_and_masked() -> None:
+    chip = "5708" + PAN[:15] + "D" + "9F36020042" + "5A08" + PAN
+    message = Message("0200", {11: "000001", 55: chip, 60: "22000001000"})
+    body = Codec(shipped_dialects()["unionpay_pos"]).encode(message).hex()
+    result = run("inspect", "-d", "unionpay_pos", body)
+    assert result.exit_code == 0, result.output
+    assert "Application transaction counter" in result.stdout
+    assert PAN[:15] not in result.stdout
+    fields = json.loads(run("inspect", "-d", "unionpay_pos", "--json", body).stdout)["fields"]
+    assert fields["60"]["elements"][1] == {
+        "id": "2",
+        "name": "Batch",
+        "value": "000001",
+        "byte": 2,
+    }
+    inside = {one["id"]: one["value"] for one in fields["55"]["elements"]}
+    assert inside == {"57": "[16]", "9F36": "0042", "5A": "[16]"}
+    decoded = json.loads(run("dialect", "decode", "unionpay_pos", body).stdout)
+    assert {one["id"]: one["value"] for one in decoded["elements"]["55"]} == inside
+    unmasked = json.loads(run("dialect", "decode", "unionpay_pos", body, "--unmasked").stdout)
+    assert unmasked["elements"]["55"][2]["value"] == PAN
+
+
+def test_what_cannot_be_taken_apart_is_said() -> None:
+    message = Message("0200", {11: "000001", 55: "9F3602", 60: "2"})
+    body = Codec(shipped_dialects()["unionpay_pos"]).encode(message).hex()
+    result = run("inspect", "-d", "unionpay_pos", "--json", body)
+    assert result.exit_code == 0
+    fields = json.loads(result.stdout)["fields"]
+    said = "DE55, sub-element 9F36, byte 0: 2 of its 2 are missing"
+    assert fields["55"]["elements_error"] == said
+    assert said in run("dialect", "decode", "unionpay_pos", body).stdout
+
+
+def test_diff_shows_what_translation_does() -> None:
+    result = run("dialect", "diff", "--translation", "--json", "unionpay_pos", "iso93_ascii")
+    assert result.exit_code == 1
+    effects = {row["field"]: row["effect"] for row in json.loads(result.stdout)}
+    assert effects[35] == "written otherwise"
+    assert effects[60] == effects[64] == "left out"
+    shown = run("dialect", "diff", "--translation", "iso87_ascii", "unionpay_pos").stdout
+    assert "unionpay_pos has no DE45" in shown
+    same = run("dialect", "diff", "--translation", "iso87_ascii", "iso87_ascii")
+    assert "each side computes its own" in same.stdout
