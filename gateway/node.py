@@ -16,8 +16,8 @@ from gateway.telemetry.log import EventLog
 from gateway.telemetry.metrics import Metrics
 from gateway.terminals.concentrators import Concentrators
 from gateway.terminals.cutting import Cutting
-from gateway.terminals.downloads import Downloads
 from gateway.terminals.device_life import DeviceLife
+from gateway.terminals.downloads import Downloads
 from gateway.terminals.gate import Gate
 from gateway.terminals.guarding import Guard
 from gateway.terminals.listener import Listener
