@@ -106,3 +106,32 @@ def test_a_gateway_that_is_killed_on_the_way_loses_nothing(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert [one["what"] for one in result["events"]] == ["kill-gateway", "reconnect-storm"]
+
+
+def test_what_runs_already_is_loaded_and_left_running(tmp_path: Path) -> None:
+    scenario = tmp_path / "small.toml"
+    text = SMALL.replace("transactions > 1000000", "transactions > 5").replace(
+        '"errors == 0"', '"errors == 0", "ledgers == equal", "rss_mb < 1000"'
+    )
+    scenario.write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "loadtest", "acquirer", "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(
+        [*command, "--ledger", str(tmp_path / "ledger.db")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as served:
+        try:
+            assert served.stdout is not None
+            target = json.loads(served.stdout.readline())["listening"]
+            done = run(str(scenario), "--target", target, "--pid", str(served.pid), "--json")
+            assert served.poll() is None
+        finally:
+            served.terminate()
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    judged = {one["threshold"]: one["passed"] for one in result["thresholds"]}
+    # Its ledgers are not ours to see, its process is.
+    assert judged["ledgers == equal"] is None
+    assert judged["rss_mb < 1000"] is True
+    assert result["ledgers"] is None
