@@ -372,7 +372,6 @@ class ListenerGuard:
         if len(ksn) not in (10, 12):
             checked.withheld = Refused(Reason.PIN_MALFORMED, f"no KSN in DE{pin.ksn_field}")
             return
-        checked.message = message.without((pin.ksn_field,))
         base = self._base_key(device, now_ms)
         checked.pins = (PinKey(key=base, format=form, ksn=ksn),)
 

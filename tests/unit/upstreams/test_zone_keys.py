@@ -225,6 +225,27 @@ async def test_the_terminals_other_keys_are_tried_too() -> None:
         rig.zone.with_pin(message, [other], PAN)
 
 
+async def test_a_dukpt_pin_is_translated_and_its_ksn_stays_here() -> None:
+    """ANSI X9.24-1:2009, annex A.4: the PIN is 1234."""
+    rig = Rig(UpstreamKeys(pin="translate"))
+    zone = new_key()
+    rig.put(zone, KeyPurpose.ZONE_PIN)
+    base = stored(
+        bytes.fromhex("0123456789ABCDEFFEDCBA9876543210"),
+        KeyPurpose.BASE_DERIVATION,
+        KeyAlgorithm.TDES_2,
+    )
+    ksn = "FFFF9876543210E00001"
+    source = PinKey(key=base, format=PinFormat.ISO_0, ksn=bytes.fromhex(ksn))
+    pan = "4012345678909"
+    message = purchase(1, {2: pan, 52: "1B9C1845EB993A7A", 62: ksn})
+    sent = rig.zone.with_pin(message, [source], pan)
+    assert pin_of_block_0(decrypted(zone, bytes.fromhex(sent.get(52))), pan) == "1234"
+    assert 62 not in sent
+    passed = Rig(UpstreamKeys(pin="pass_through")).zone.with_pin(message, [source], pan)
+    assert passed.get(62) == ksn
+
+
 async def test_a_pin_goes_under_no_key_that_the_upstream_cannot_know() -> None:
     message, source = Rig(UpstreamKeys()).terminal_pin()
     with pytest.raises(KeyUnavailable, match="takes no PIN"):
