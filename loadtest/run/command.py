@@ -90,6 +90,8 @@ def run_scenario(
         keep=keep,
     )
     _check(options)
+    if report is not None and (report.is_dir() or not report.absolute().parent.is_dir()):
+        raise typer.BadParameter(f"--report {report}: no file can be written there")
     if plan:
         for line in planned(options):
             print_line(line)
@@ -119,8 +121,10 @@ async def _run(options: RunOptions) -> Result:
             nursery.cancel_scope.cancel()
         result = result_of(options, ran)
         kept = options.keep or not _agrees(ran)
-    except trio.Cancelled:
-        kept = options.keep
+    except BaseException:
+        # Whoever stops it wants nothing of it any more; what failed is worth a look.
+        stopped = trio.current_effective_deadline() <= trio.current_time()
+        kept = options.keep or not stopped
         raise
     finally:
         if kept:

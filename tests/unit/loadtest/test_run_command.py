@@ -75,6 +75,13 @@ def test_an_earlier_run_that_is_none_is_told_before_anything_runs(
     assert "not what" in told(scenario, "--compare", str(earlier), status=2)
 
 
+def test_a_report_that_cannot_be_written_is_told_before_anything_runs(
+    scenario: str, tmp_path: Path
+) -> None:
+    for path in (tmp_path, tmp_path / "none" / "report.html"):
+        assert "no file can be written there" in told(scenario, "--report", str(path), status=2)
+
+
 def test_the_shipped_ones_are_listed() -> None:
     assert "steady-5000" in told("list", status=0)
     names = [one["name"] for one in json.loads(told("list", "--json", status=0))]
