@@ -25,7 +25,7 @@ from gateway.keys.records import (
     StoredKey,
     StoredKeyState,
 )
-from gateway.keys.usage import MASTERS
+from gateway.keys.usage import MASTERS, WRAPS
 from gateway.keys.weak_keys import is_known, weakness
 from gateway.settings.schema_keys import Keys
 from gateway.store.store import DestroyKeys, ForgetKeys, Operation, PutKey, Store
@@ -210,16 +210,22 @@ class KeyRoom:
             return rows[0]
 
     async def rotate(self, owner: str, purpose: KeyPurpose) -> StoredKey:
-        """Another random key in place of the one in force, which still works for the overlap.
+        """Another random key after the one in force.
 
-        The gateway's own go on reading what they made for as long as they are there. Raises
-        OperatorError where there is none to replace.
+        Of the gateway's own keys it is in force at once, and the former goes on reading what it
+        made. A key that somebody shares waits, to be handed on first. Raises OperatorError where
+        there is none to replace, or it is a terminal's working key.
         """
         if purpose in OWN_ALGORITHMS and owner == GATEWAY:
             return await self._rotate_own(purpose)
+        if purpose in WRAPS[KeyPurpose.TERMINAL_MASTER] - {KeyPurpose.TERMINAL_MASTER}:
+            raise OperatorError(
+                f"a terminal gets its {purpose} key when it signs on: set rotate_after_h or"
+                " rotate_after_count in its profile ([profiles.keys.working])"
+            )
         current = self._current(owner, purpose)
         return await self.generate(
-            NewKey(owner=owner, purpose=purpose, algorithm=current.algorithm)
+            NewKey(owner=owner, purpose=purpose, algorithm=current.algorithm, pending=True)
         )
 
     async def _rotate_own(self, purpose: KeyPurpose) -> StoredKey:

@@ -276,15 +276,18 @@ def rotate(
     json: Json = False,
     config: Config = DEFAULT_CONFIG,
 ) -> None:
-    """Make another key in place of the one in force.
+    """Make another key after the one in force.
 
-    Of the gateway's own keys (store-data, card-token, content) the former version goes on reading
-    what it made. A terminal's working keys are rotated by signing on again.
+    Of the gateway's own keys (store-data, card-token, content) it is in force at once, and the
+    former version goes on reading what it made. One that somebody shares waits: hand it on by
+    `keys export`, then `keys activate`. A terminal's working keys come with its sign-on.
     """
     if purpose is None:
         owner, purpose = _own(owner)
     arguments = _named(owner, purpose, 0) | {"reason": reason}
-    _told(_run(config, "rotate", arguments), "in force", json=json)
+    done = _run(config, "rotate", arguments)
+    waits = done["state"] == StoredKeyState.PENDING
+    _told(done, "made, and waits for `keys activate`" if waits else "in force", json=json)
 
 
 @app.command()

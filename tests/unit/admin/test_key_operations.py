@@ -196,15 +196,25 @@ async def test_a_generated_key_and_its_successor(room: Room) -> None:
 async def test_a_rotation_can_be_taken_back_while_the_overlap_lasts(room: Room) -> None:
     await room.run("generate", **TERMINAL)
     named = {"owner": TERMINAL["owner"], "purpose": "terminal-master"}
-    assert (await room.run("rotate", **named))["version"] == 2
+    waiting = await room.run("rotate", **named)
+    assert (waiting["version"], waiting["state"]) == (2, "pending")
+    assert held(room, "terminal:T0000001", KeyPurpose.TERMINAL_MASTER)
+    await room.run("activate", **named, version=2)
     back = await room.run("rollback", **named)
     assert (back["version"], back["state"], back["end"]) == (1, "active", "")
     states = {key.version: key.state.value for key in room.holdings.table}
     assert states == {1: "active", 2: "expired"}
-    await room.run("rotate", **named)
+    await room.run("generate", **TERMINAL)
     room.wall.ms += 3_600_000
     with pytest.raises(OperatorError, match="its overlap is over"):
         await room.run("rollback", **named)
+
+
+async def test_a_working_key_comes_with_a_sign_on(room: Room) -> None:
+    await room.run("generate", **{**TERMINAL, "purpose": "mac"})
+    for purpose in ("mac", "pin", "data"):
+        with pytest.raises(OperatorError, match="when it signs on: set rotate_after_h"):
+            await room.run("rotate", owner=TERMINAL["owner"], purpose=purpose)
 
 
 async def test_keys_end_as_the_settings_say(tmp_path: Path) -> None:
@@ -430,7 +440,7 @@ async def test_what_is_no_such_file(room: Room, text: str, reason: str) -> None:
 
 async def test_keys_are_destroyed(room: Room) -> None:
     await room.run("generate", **TERMINAL)
-    await room.run("rotate", owner=TERMINAL["owner"], purpose="terminal-master")
+    await room.run("generate", **TERMINAL)
     one = await room.run("destroy", owner=TERMINAL["owner"], purpose="terminal-master", version=1)
     assert [key["key"] for key in one["destroyed"]] == ["terminal:T0000001/terminal-master.1"]
     rest = await room.run("destroy", owner=TERMINAL["owner"])
