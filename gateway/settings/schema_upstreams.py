@@ -109,6 +109,7 @@ class FieldRules(Table):
     map: dict[FieldNumber, dict[str, str]] = Field(default_factory=dict)  # value -> value, "*": any
     copy_from: dict[FieldNumber, FieldNumber] = Field(default_factory=dict)  # filled from another
     require: list[FieldNumber] = Field(default_factory=list)  # without them: the next upstream
+    time_zone: TimeZone | None = None  # of the DE12 and DE13 that requests without them get
     codes: dict[str, str] = Field(default_factory=dict)  # DE39 of its answers, as terminals hear it
     # The type of a request, by kind, where it wants another than its dialect's.
     message_types: dict[KindName, MessageType] = Field(default_factory=dict)

@@ -8,6 +8,7 @@ from typing import Final
 from gateway.settings.draft import Part
 from gateway.settings.findings import Findings, shown_value
 from gateway.settings.lines import KeyPath
+from gateway.settings.route_rules import check_time_zone
 from gateway.wire.dialect import Dialect
 from gateway.wire.dialect_meaning import EDITION_1993
 from gateway.wire.message import (
@@ -45,6 +46,7 @@ def check_translation(top: Part, dialects: Mapping[str, Dialect], findings: Find
             continue
         rules = upstream.part("fields")
         _codes(rules, findings)
+        check_time_zone(rules, findings)
         _copies(rules, own, findings)
         _reference(upstream, own, findings)
         if upstream.text("name") not in used:

@@ -9,9 +9,10 @@ terminals file say something else by then: the acquirer would find no original u
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from types import MappingProxyType
 from typing import Final, Literal
+from zoneinfo import ZoneInfo
 
 from gateway.errors import NotSent
 from gateway.settings.boarding import BoardedTerminal, BoardedTerminals
@@ -21,6 +22,8 @@ from gateway.wire.dialect_spec import Dialect
 from gateway.wire.field_forms import Untranslatable
 from gateway.wire.id_patterns import MERCHANT_ID_CHARS_MAX, padded
 from gateway.wire.message import (
+    LOCAL_DATE,
+    LOCAL_TIME,
     MERCHANT_ID,
     ORIGINAL_DATA,
     RESPONSE_CODE,
@@ -86,6 +89,7 @@ class Adaptation:
         self._drop = tuple(rules.drop)
         self._codes = rules.codes
         self._message_types = {Kind(kind): mti for kind, mti in rules.message_types.items()}
+        self._zone = ZoneInfo(rules.time_zone) if rules.time_zone is not None else None
         self._require = tuple(number for number in rules.require if number not in self._fixed)
         self._ruled = frozenset((*self._drop, *self._fixed, *self._copies))
         self._changes_nothing = not (
@@ -95,6 +99,7 @@ class Adaptation:
             or self._copies
             or self._drop
             or self._message_types
+            or rules.time_zone is not None
         )
         self._dialects = dialects
         self._own = dialects.get(settings.dialect)
@@ -155,7 +160,11 @@ class Adaptation:
                 raise CannotAdapt(self._untranslatable(error)) from None
         mti, fields = translated.mti, dict(translated.fields)
         if translation is not None and translation[0].lacks_transmission_time and at_ms:
-            fields[TRANSMISSION_TIME] = _transmitted(at_ms)
+            fields[TRANSMISSION_TIME] = _stamp(at_ms, UTC)
+        if self._zone is not None and at_ms and LOCAL_TIME not in fields:
+            stamp = _stamp(at_ms, self._zone)
+            fields[LOCAL_TIME] = stamp[4:]
+            fields.setdefault(LOCAL_DATE, stamp[:4])
         _lay_over(fields, pointing)
         if self._message_types:
             mti = self._message_types.get(kind_of(message), mti[:3] + "0")[:3] + mti[3]
@@ -248,6 +257,8 @@ class Adaptation:
                 said[number] = value
             elif own is not None:
                 echoed[number] = own
+            elif number in (LOCAL_TIME, LOCAL_DATE):
+                said[number] = value  # The time of day is news to a terminal that sent none.
         code = said.get(RESPONSE_CODE)
         if code is not None and code in self._codes:
             said[RESPONSE_CODE] = self._codes[code]
@@ -293,8 +304,9 @@ class Adaptation:
         return f"terminal {terminal} is not in the terminals_file of upstream {self._name}"
 
 
-def _transmitted(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%m%d%H%M%S")
+def _stamp(at_ms: int, zone: tzinfo) -> str:
+    """MMDDhhmmss."""
+    return datetime.fromtimestamp(at_ms / 1000, zone).strftime("%m%d%H%M%S")
 
 
 def _lay_over(fields: dict[int, str], changes: Changes) -> None:

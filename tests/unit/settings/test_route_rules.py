@@ -173,6 +173,7 @@ def test_groups_of_terminals(tmp_path: Path) -> None:
         ("[upstreams.fields.copy_from]\n26 = 35", "DE35 cannot be copied; data of a card stays"),
         ("[upstreams.fields.copy_from]\n4 = 5", "DE4 cannot be set; an answer is known by it"),
         ("[upstreams.fields.copy_from]\n26 = 18\n[upstreams.fields.set]\n26 = '11'", "set too"),
+        ('[upstreams.fields]\ntime_zone = "Mars/Olympus"', "no time zone is named"),
         ('[upstreams.fields.codes]\nA0 = "100"', '"100" is no response code'),
         ('[upstreams.fields.message_types]\npurchase = "0300"', '"0300" is not allowed here'),
     ],

@@ -269,6 +269,21 @@ def test_answers_may_say_other_codes() -> None:
         assert said.response_code == told
 
 
+def test_requests_without_a_local_time_get_one() -> None:
+    found = adaptation(fields={"time_zone": "Asia/Shanghai"})
+    sent = found.outgoing(POS_PURCHASE, "unionpay_pos", at_ms=NOON_MS)
+    assert (sent.get(7), sent.get(12), sent.get(13)) == ("1122120000", "200000", "1122")
+    told = found.changes(POS_PURCHASE, "unionpay_pos", at_ms=NOON_MS)
+    assert found.again(POS_PURCHASE, told) == sent.changed({55: POS_PURCHASE.get(55)}).changed(
+        {35: POS_PURCHASE.get(35)}
+    )
+    answer = Message("0210", {**sent.fields, 39: "00"})
+    back = found.incoming(answer, request=POS_PURCHASE, sent=sent, dialect="unionpay_pos")
+    assert (back.get(12), back.get(13)) == ("200000", "1122")
+    own = POS_PURCHASE.changed({12: "111111", 13: "1121"})
+    assert found.outgoing(own, "unionpay_pos", at_ms=NOON_MS).get(12) == "111111"
+
+
 def test_a_field_is_filled_from_another() -> None:
     found = adaptation(fields={"copy_from": {"26": 18}})
     assert found.outgoing(REQUEST).get(26) == "5411"
