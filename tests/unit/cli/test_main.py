@@ -70,7 +70,7 @@ def test_version() -> None:
         ("terminals",),
         ("terminals", "show"),
         ("terminals", "list", "--silent-for", "soon"),
-        ("terminals", "list", "--state", "lost"),
+        ("terminals", "list", "--state", "dancing"),
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: tuple[str, ...], tmp_path: Path) -> None:
