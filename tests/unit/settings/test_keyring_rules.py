@@ -46,7 +46,7 @@ def test_a_source_has_what_it_needs_and_nothing_else(
         'kek = { source = "passphrase", passphrase_file = "p", scrypt_log2_n = 18 }',
         'kek = { source = "components" }',
         'kek = { source = "components", component_files = ["a", "b"] }',
-        'kek = { source = "pkcs11", token_label="t", key_label="k", pin_file="p", pkcs11_module="m" }',
+        'kek = {source="pkcs11", token_label="t", key_label="k", pin_file="p", pkcs11_module="m"}',
     ],
 )
 def test_what_is_right(tmp_path: Path, keys: str) -> None:
