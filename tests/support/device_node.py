@@ -15,7 +15,7 @@ from gateway.cli.certificate_files import fingerprint
 from gateway.keys.credentials import read_certificate
 from gateway.wire.message import Message
 from loadtest.ledger import Entry, read_entries
-from tests.support.node import ROOT, RunningNode, purchase
+from tests.support.node import LINKS, ROOT, RunningNode, purchase, wait_for
 
 MERCHANT = "MERCHANT0000001"
 KINDS = '["purchase", "refund", "balance", "offline"]'
@@ -53,6 +53,13 @@ class DeviceNode(RunningNode):
         """An operation on terminals, asked of the daemon without a command's start-up."""
         client = AdminClient(self.folder / "gateway.sock", config=self.config)
         return client.run("terminals", operation, arguments)
+
+    def start_patiently(self) -> None:
+        """As `start`, on a machine that has much else to do."""
+        try:
+            self.start()
+        except AssertionError:
+            wait_for(lambda: self._is_ready(LINKS), "the gateway to be ready after all")
 
     def enrol(self, *terminals: str, activate: bool = True) -> None:
         """Enrol devices with certificates of their own."""

@@ -39,7 +39,7 @@ def kill_during_replace(
     time.sleep(delay_s)
     node.kill()
     asking.join(20)
-    node.start()
+    node.start_patiently()
     found = {one: node.admin("show", terminal_id=one) for one in (old, new)}
     what = _said_by(rows, found, old, new, keep_ids=keep_ids)
     batches = node.admin("open", terminal_id=old)["batch"]
