@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from random import Random
 
 import trio
@@ -32,6 +33,7 @@ class Happened:
     what: str
     detail: str = ""
     until_s: float = 0.0  # 0: it is not over
+    excuse_s: float = 0.0  # so long after its end failures are its own
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -62,6 +64,11 @@ def windows(scenario: Scenario) -> list[tuple[float, float]]:
         for at_s, event in occurrences(scenario)
         if event.excuse_s
     ]
+
+
+def lasted(happened: Sequence[Happened]) -> list[tuple[float, float]]:
+    """As `windows`, by how long events really took: a restart is not over when it was to be."""
+    return [(one.at_s, (one.until_s or inf) + one.excuse_s) for one in happened if one.excuse_s]
 
 
 class Events:
@@ -96,7 +103,7 @@ class Events:
                 nursery.start_soon(self._note, event, start_s)
 
     async def _note(self, event: Happening, start_s: float) -> None:
-        happened = Happened(trio.current_time() - start_s, event.do)
+        happened = Happened(trio.current_time() - start_s, event.do, excuse_s=event.excuse_s)
         self.happened.append(happened)
         try:
             happened.detail = await self._done(event)

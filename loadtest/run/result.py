@@ -16,10 +16,10 @@ from gateway import __version__
 from gateway.clock import iso_time
 from loadtest.run.board import Board
 from loadtest.run.conductor import Ran, RunOptions
-from loadtest.run.events import occurrences
+from loadtest.run.events import lasted, occurrences, windows
 from loadtest.run.histogram import Histogram
 from loadtest.run.samples import machine
-from loadtest.run.tally import Ending
+from loadtest.run.tally import Ending, Windows
 from loadtest.run.thresholds import Value, judged
 
 FORMAT = 1
@@ -50,6 +50,7 @@ def read_result(path: Path) -> Result:
 def result_of(options: RunOptions, ran: Ran) -> Result:
     """Everything about a run that is worth keeping, as JSON."""
     scenario = options.scenario
+    ran.board.tally.lay(Windows(windows(scenario) + lasted(ran.board.happened)))
     figures = _figures(options, ran)
     verdicts = judged(scenario.judged_by, figures)
     board = ran.board

@@ -75,6 +75,8 @@ class Tally:
         self.connecting = Histogram()
         self.late = Histogram()
         self.troubles: Counter[str] = Counter()
+        # "12:34": that so many failed, due and told so many tenths of a second from the start.
+        self.failures: Counter[str] = Counter()
 
     def ended(
         self,
@@ -93,6 +95,7 @@ class Tally:
         counts[ending] += 1
         if ending not in CLEAN:
             counts["disturbed" if disturbed else "error"] += 1
+            self.failures[f"{int(10 * due_s)}:{int(10 * told_s) + 1}"] += 1
         second.latency.record(took_s)
         self.kinds[kind].record(took_s)
         if code:
@@ -109,6 +112,7 @@ class Tally:
             "codes": self.codes,
             "counts": self.counts,
             "troubles": self.troubles,
+            "failures": self.failures,
             "connecting": self.connecting.to_json(),
             "late": self.late.to_json(),
         }
@@ -124,8 +128,18 @@ class Tally:
         self.codes.update(told["codes"])
         self.counts.update(told["counts"])
         self.troubles.update(told["troubles"])
+        self.failures.update(told["failures"])
         self.connecting.add(Histogram.of_json(told["connecting"]))
         self.late.add(Histogram.of_json(told["late"]))
+
+    def lay(self, windows: Windows) -> None:
+        """Lay each failure anew at somebody's door: events may have lasted longer than planned."""
+        for second in self.seconds.values():
+            second.counts["error"] = second.counts["disturbed"] = 0
+        for key, count in self.failures.items():
+            due, told = (int(tenths) / 10 for tenths in key.split(":"))
+            whose = "disturbed" if windows.excuse(due, told) else "error"
+            self.seconds[int(due)].counts[whose] += count
 
     def whole(self) -> Second:
         """All seconds as one."""

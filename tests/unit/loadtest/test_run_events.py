@@ -1,6 +1,8 @@
 """Events happen when the scenario says, and only theirs are the failures they excuse."""
 
-from loadtest.run.events import occurrences, windows
+from math import inf
+
+from loadtest.run.events import Happened, lasted, occurrences, windows
 from loadtest.run.scenario import Devices, Happening, Scenario
 
 
@@ -27,3 +29,12 @@ def test_only_what_is_excused_is_a_window() -> None:
         Happening(do="acquirer", at_s=20.0, lasts_s=5.0, excuse_s=2.0, every_s=40.0),
     )
     assert windows(scenario) == [(20.0, 27.0), (60.0, 67.0)]
+
+
+def test_an_event_is_excused_for_as_long_as_it_really_took() -> None:
+    happened = [
+        Happened(10.0, "kill-gateway", until_s=25.5, excuse_s=5.0),
+        Happened(20.0, "reload", until_s=20.1),
+        Happened(30.0, "acquirer", excuse_s=1.0),  # it was not over when the run ended
+    ]
+    assert lasted(happened) == [(10.0, 30.5), (30.0, inf)]

@@ -62,3 +62,14 @@ def test_what_workers_tell_is_added_up() -> None:
 
 def test_what_customers_are_refused_for_is_no_fault() -> None:
     assert FAULT_CODES.isdisjoint(("00", "05", "14", "51", "54", "55", "61", "62", "65", "75"))
+
+
+def test_failures_are_laid_anew_once_it_is_known_how_long_an_event_lasted() -> None:
+    tally = Tally()
+    for due_s in (1.0, 7.45, 20.0):
+        tally.ended("void", Ending.FAULT, code="91", due_s=due_s, told_s=due_s, disturbed=False)
+    tally.lay(Windows([(5.0, 7.5)]))
+    assert [tally.seconds[second].counts["disturbed"] for second in (1, 7, 20)] == [0, 1, 0]
+    assert tally.whole().counts["error"] == 2
+    tally.lay(Windows([(0.0, 30.0)]))
+    assert (tally.whole().counts["error"], tally.whole().counts["disturbed"]) == (0, 3)
