@@ -354,9 +354,9 @@ def test_pads_come_back_as_the_terminal_writes_them(node: Node) -> None:
 
 def test_a_text_without_a_character_there_is_refused_by_name(node: Node) -> None:
     terminal = Terminal(node, "iso87_ascii")
-    answer = terminal.ask("0200", 51, {**PURCHASE, 43: "商店".ljust(38)})
+    answer = terminal.ask("0200", 81, {**PURCHASE, 43: "商店".ljust(38)})
     assert answer.response_code == "91"
-    event = node.wait_for_event("request_refused", stan="000051")
+    event = node.wait_for_event("request_refused", stan="000081")
     assert "DE43: character 1 (U+5546) is not in ascii" in event["rule"]
 
 
