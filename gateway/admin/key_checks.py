@@ -15,7 +15,7 @@ from gateway.keys.records import StoredKey
 from gateway.keys.weak_keys import is_known, weakness
 
 PROBLEMS_MAX = 100
-_STEP = 256  # keys between two looks at other tasks: each takes some 10 µs
+_STEP = 32  # keys between two looks at other tasks: 10 µs each, with a token up to 1 ms
 
 Progress = Callable[[int, int], None]
 
