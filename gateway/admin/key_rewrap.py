@@ -81,7 +81,7 @@ async def _sweep(room: KeyRoom, done: int, progress: Progress | None) -> int:
         for key in step:
             anew.append(wrapping.rewrap(key))
             if len(anew) % _WRAPPED_AT_ONCE == 0:
-                # A key that changes meanwhile is left alone by the commit, and seen by the next sweep.
+                # A key that changes meanwhile is left alone by the commit: the next sweep has it.
                 await trio.lowlevel.checkpoint()
         with trio.CancelScope(shield=True):
             await room.store.commit(
