@@ -169,3 +169,18 @@ def _inspection_due(device: Device, before: str) -> bool:
     if device.state is DeviceState.DEREGISTERED or device.device_id == NO_ROW:
         return False
     return (device.inspected or iso_time(device.enrolled_ms)[:10]) < before
+
+
+def changes_of(before: Device, device: Device) -> str:
+    """What of a device is another than it was, for its history."""
+    names = ("state", "activation", "certificate_sha256", "serial", "profile", "keys_of")
+    return ", ".join(
+        f"{name.removesuffix('_sha256')} {_shown(was)} -> {_shown(now)}"
+        for name in names
+        if (was := getattr(before, name)) != (now := getattr(device, name))
+    )
+
+
+def _shown(value: object) -> str:
+    text = str(value).rstrip()
+    return text[:16] or "none"

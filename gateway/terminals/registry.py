@@ -22,7 +22,7 @@ from gateway.store.store import (
 )
 from gateway.telemetry.events import Emit, Event
 from gateway.terminals import device_fields, roster
-from gateway.terminals.device_table import DeviceTable
+from gateway.terminals.device_table import DeviceTable, changes_of
 from gateway.terminals.enrolment import (
     NO_ROW,
     ImportPlan,
@@ -346,7 +346,7 @@ class Registry(DeviceTable):
         before: Device | None = None,
     ) -> NoteDevice:
         """The line of a device's history that goes with a change; `before`: what it was."""
-        changes = "" if before is None else _changes(before, device)
+        changes = "" if before is None else changes_of(before, device)
         return NoteDevice(
             DeviceEvent(
                 terminal_id=device.terminal_id,
@@ -450,18 +450,3 @@ class Registry(DeviceTable):
                 await trio.lowlevel.checkpoint()
         plan.check()
         return plan
-
-
-def _changes(before: Device, device: Device) -> str:
-    """What of a device is another than it was, for its history."""
-    names = ("state", "activation", "certificate_sha256", "serial", "profile", "keys_of")
-    return ", ".join(
-        f"{name.removesuffix('_sha256')} {_shown(was)} -> {_shown(now)}"
-        for name in names
-        if (was := getattr(before, name)) != (now := getattr(device, name))
-    )
-
-
-def _shown(value: object) -> str:
-    text = str(value).rstrip()
-    return text[:16] or "none"
