@@ -157,9 +157,11 @@ class ZoneKeys:
             block = bytes.fromhex(message.fields[PIN_BLOCK])
         except ValueError:
             raise MalformedPin("DE52 is not hexadecimal") from None
-        # A KSN names a key that only the terminal's side knows.
-        ksns = {pin.ksn.hex().upper() for pin in pins if pin.ksn}
-        fields = {n: v for n, v in message.fields.items() if v.strip().upper() not in ksns}
+        fields = dict(message.fields)
+        if pins[0].ksn:
+            # It names a key that only the terminal's side knows.
+            ksn = pins[0].ksn.hex().upper()
+            fields = {n: text for n, text in fields.items() if text.strip().upper() != ksn}
         fields[PIN_BLOCK] = self._translated(block, pins, target, pan).hex().upper()
         self._describe(fields, key)
         return Message(message.mti, fields, pads=message.pads)
