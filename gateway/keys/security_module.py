@@ -147,15 +147,6 @@ class SoftwareSecurityModule:
         former = self._former_contents
         return tuple([hashed.of(data) for hashed in former]) if former else ()
 
-    @property
-    def versions(self) -> dict[KeyPurpose, int]:
-        """The version of each key that new values are made under."""
-        return {
-            KeyPurpose.STORE_DATA: int.from_bytes(self._header[1:], "big"),
-            KeyPurpose.CARD_TOKEN: self._token.version,
-            KeyPurpose.CONTENT: self._content.version,
-        }
-
     def __repr__(self) -> str:
         return "<SoftwareSecurityModule>"
 

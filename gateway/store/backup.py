@@ -56,11 +56,19 @@ def make(
     copied = file.with_name(f".{file.name}.{secrets.token_hex(4)}.db")
     try:
         taken_ms = wall_ms()
+        keyring = configuration.resolve(settings.keys.keyring)
+        wrapped_under = _key_encryption_keys(keyring)
         snapshot.copy(store, copied, pace=pace, progress=_half(progress, first=True))
         facts = snapshot.facts_of(copied, pace=pace)
         with copied.open("rb") as content:
             writer.add(bundle.STORE, content, facts.bytes, _half(progress, first=False))
-        left_out = _add_keyring(writer, configuration.resolve(settings.keys.keyring))
+        left_out = _add_keyring(writer, keyring)
+        if not wrapped_under <= _key_encryption_keys(keyring):
+            # Keys in the copy are under one that the keyring says nothing of any more.
+            raise OperatorError(
+                "the key-encryption key was changed (`gateway keys rewrap`) while the store was"
+                " being copied: make the backup again"
+            )
         head = _add_audit(writer, audit_folder(configuration))
         left_out += _add_configuration(writer, configuration)
         manifest = Manifest(
@@ -98,6 +106,15 @@ def _half(progress: Progress, *, first: bool) -> Progress:
         progress(done if first else total + done, 2 * total)
 
     return told
+
+
+def _key_encryption_keys(keyring: Path) -> frozenset[str]:
+    """The names of what a keyring file says that keys are wrapped under."""
+    try:
+        named = json.loads(keyring.read_bytes())["key_encryption_keys"]
+        return frozenset(str(one["name"]) for one in named)
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()
 
 
 def _add_keyring(writer: BundleWriter, path: Path) -> list[str]:
