@@ -12,23 +12,23 @@ from functools import partial
 from gateway.clock import Clock
 from gateway.errors import KeyUnavailable, StoreError
 from gateway.keys.key_table import KeyTable
-from gateway.keys.message_security import MacScheme, MessageSecurity, PinFormat, PinKey
-from gateway.keys.records import GATEWAY, KeyPurpose, StoredKey, StoredKeyState, terminal_owner
+from gateway.keys.message_security import MacScheme, MessageSecurity, PinKey
+from gateway.keys.records import KeyPurpose, StoredKey, StoredKeyState
 from gateway.policy.decide import Refused
 from gateway.policy.response_codes import CodeSet, Reason
 from gateway.settings.schema_keys_use import Lockout as LockoutSettings
-from gateway.settings.schema_keys_use import ProfileKeys, TerminalData, TerminalPin, WorkingKeys
+from gateway.settings.schema_keys_use import ProfileKeys, WorkingKeys
 from gateway.settings.schema_policy import Profile
 from gateway.settings.schema_terminals import Listener as ListenerSettings
 from gateway.store.store import Device
 from gateway.telemetry.events import Emit, Event
+from gateway.terminals.clear_values import ClearValues
 from gateway.terminals.key_service import Age, KeyService
 from gateway.terminals.lockout import LockedOut, Lockout
 from gateway.terminals.session import Session
 from gateway.transactions import replies
 from gateway.transactions.duplicates import batch_of
 from gateway.wire.codec import Codec
-from gateway.wire.data_blocks import track_block, whole_decrypted
 from gateway.wire.macs import MacPlace
 from gateway.wire.message import (
     ADVICE_KINDS,
@@ -39,13 +39,12 @@ from gateway.wire.message import (
     printable,
 )
 from gateway.wire.requirements import SIGN_ON_AGAIN, with_requirement
-from gateway.wire.working_keys import as_value, is_binary
+from gateway.wire.working_keys import as_value
 
 _APPROVED = "00"
 _NOTHING = ProfileKeys()
 _TRACK_KEY_WANTED = "004"  # the end of DE60: a data key besides
 _CODES_WITHOUT_IT = ("001", "003")
-_SECURITY_CONTROL = 53
 _PRIVATE = 60
 # What reports or undoes what was done passes by its MAC alone.
 _NO_SESSION_NEEDED = ADVICE_KINDS | {Kind.REVERSAL}
@@ -108,13 +107,13 @@ class Guard:
         batch_number: Callable[[str], int],
     ) -> None:
         """`batch_number` gives the number of a terminal's open batch."""
-        self.table = table
         self.security = security
         self.service = service
         self.lockout = lockout
         self.clock = clock
         self.emit = emit
         self.batch_number = batch_number
+        self.values = ClearValues(table=table, security=security, service=service)
         self._rules: dict[str, ProfileKeys] = {}
         self._of: list[ListenerGuard] = []
 
@@ -165,10 +164,7 @@ class ListenerGuard:
             self._session(checked, kind, device, rules, now_ms)
             if checked.refused is not None:
                 return checked
-            if rules.pin is not None:
-                self._pin(checked, kind, device, rules.pin, now_ms)
-            if rules.data is not None:
-                self._clear(checked, device, rules.data, now_ms)
+            self._values(checked, kind, device, rules, now_ms)
         except KeyUnavailable as error:
             return checked.refuse(Reason.KEY_SERVICE_FAILED, str(error))
         return checked
@@ -349,79 +345,40 @@ class ListenerGuard:
 
     # --- PIN and data -----------------------------------------------------------------------------
 
-    def _pin(
-        self, checked: Checked, kind: Kind, device: Device, pin: TerminalPin, now_ms: int
+    def _values(
+        self, checked: Checked, kind: Kind, device: Device, rules: ProfileKeys, now_ms: int
     ) -> None:
-        message = checked.message
-        if PIN_BLOCK not in message.fields:
+        """What the device encrypts. Raises KeyUnavailable; a reversal is taken all the same."""
+        values, key = self._shared.values, checked.key
+        try:
+            if rules.data is not None:
+                checked.message = values.clear(
+                    checked.message,
+                    device,
+                    rules.data,
+                    dialect=self._codec.dialect,
+                    mac_key=key,
+                    now_ms=now_ms,
+                )
+        except ValueError:
+            _withhold(checked, Reason.FORMAT_ERROR, "encrypted data")
+        except KeyUnavailable:
+            if kind is not Kind.REVERSAL:
+                raise
+        pin = rules.pin
+        if pin is None:
+            return
+        if PIN_BLOCK not in checked.message.fields:
             if kind in pin.required_for:
                 rule = f"profiles.{device.profile}.keys.pin.required_for"
-                checked.withheld = checked.withheld or Refused(Reason.PIN_MALFORMED, rule)
-            return
-        form = PinFormat(pin.format)
-        if pin.key == "session":
-            checked.pins = [
-                PinKey(key=key, format=form)
-                for key in self._together(checked, device, KeyPurpose.PIN, now_ms)
-            ]
+                _withhold(checked, Reason.PIN_MALFORMED, rule)
             return
         try:
-            ksn = bytes.fromhex(message.get(pin.ksn_field).strip())
+            checked.pins = values.pins(checked.message, device, pin, mac_key=key, now_ms=now_ms)
         except ValueError:
-            ksn = b""
-        if len(ksn) not in (10, 12):
-            checked.withheld = Refused(Reason.PIN_MALFORMED, f"no KSN in DE{pin.ksn_field}")
-            return
-        base = self._base_key(device, now_ms)
-        checked.pins = (PinKey(key=base, format=form, ksn=ksn),)
+            _withhold(checked, Reason.PIN_MALFORMED, f"no KSN in DE{pin.ksn_field}")
 
-    def _base_key(self, device: Device, now_ms: int) -> StoredKey:
-        """A device's own base derivation key, else its profile's, else that of all."""
-        table, purpose = self._shared.table, KeyPurpose.BASE_DERIVATION
-        for owner in (terminal_owner(device.keyed_as), f"profile:{device.profile}"):
-            found = table.usable(owner, purpose, now_ms)
-            if found:
-                return found[0]
-        return table.current(GATEWAY, purpose, now_ms)
 
-    def _together(
-        self, checked: Checked, device: Device, purpose: KeyPurpose, now_ms: int
-    ) -> list[StoredKey]:
-        """A device's keys for a purpose; first those handed out with the MAC's, if it has one."""
-        found = self._shared.service.candidates(device.keyed_as, purpose, now_ms)
-        mac = checked.key
-        if mac is not None:
-            found.sort(key=lambda key: key.start_ms != mac.start_ms)
-        return found
-
-    def _clear(self, checked: Checked, device: Device, data: TerminalData, now_ms: int) -> None:
-        """Decrypt what is encrypted: permissions, limits and routes go by the card. Raises
-        KeyUnavailable."""
-        message = checked.message
-        control = message.get(_SECURITY_CONTROL)
-        if not data.always and control[2:3] != "1":
-            return
-        numbers = [number for number in data.fields if number in message.fields]
-        if not numbers:
-            return
-        keys = self._together(checked, device, KeyPurpose.DATA, now_ms)
-        if not keys:
-            raise KeyUnavailable(f"{device.terminal_id.rstrip()} has no data key")
-        decrypt = partial(self._shared.security.decrypt, keys[0])
-        changes: dict[int, str] = {}
-        try:
-            for number in numbers:
-                value = message.fields[number]
-                if data.form == "unionpay":
-                    changes[number] = track_block(value, decrypt)
-                else:
-                    binary = is_binary(self._codec.dialect, number)
-                    changes[number] = whole_decrypted(value, decrypt, binary=binary)
-        except ValueError:
-            checked.withheld = checked.withheld or Refused(Reason.FORMAT_ERROR, "encrypted data")
-            return
-        if len(control) > 2:
-            changes[_SECURITY_CONTROL] = control[:2] + "0" + control[3:]
-        checked.message = Message(
-            message.mti, {**message.fields, **changes}, message.raw, message.pads
-        )
+def _withhold(checked: Checked, reason: Reason, rule: str) -> None:
+    """Refuse it, unless it is a repeat, or is refused for something else already."""
+    checked.withheld = checked.withheld or Refused(reason, rule)

@@ -370,6 +370,15 @@ async def test_tracks_are_decrypted_where_de53_says_so() -> None:
     assert (await rig.check(clear)).message.get(35) == clear.get(35)
 
 
+async def test_a_reversal_is_taken_though_its_track_cannot_be_read() -> None:
+    rig = Rig(ProfileKeys(data=TerminalData()))
+    rig.terminal.data_key = new_key()
+    sale = rig.terminal.with_track(purchase(1, {35: f"{PAN}D49121010000"}))
+    assert (await rig.check(sale, sealed=False)).refused is Reason.KEY_SERVICE_FAILED
+    reversal = Message("0400", sale.fields | {39: "98"})
+    assert (await rig.check(reversal, sealed=False)).refused is None
+
+
 async def test_data_that_cannot_be_decrypted_is_a_format_error() -> None:
     rig = asked(data=TerminalData(fields=[45], form="whole", always=True))
     await rig.sign_on()
