@@ -11,10 +11,8 @@ from pathlib import Path
 from gateway.cli.output import say
 from gateway.errors import OperatorError
 from gateway.keys.components import Component
-from gateway.keys.kek_sources import kek_component
-from gateway.keys.secret_files import read_secret
+from gateway.keys.kek_sources import component_lines, kek_component
 
-_LINES = 2  # of a component file: the component, its check value
 _TRIES = 3
 
 
@@ -32,7 +30,7 @@ def entered(part: int, of: int, *, file: Path | None, what: str) -> Entered:
     Raises OperatorError where there is neither a file nor a terminal.
     """
     if file is not None:
-        return _from_file(file)
+        return Entered(*component_lines(file))
     if not sys.stdin.isatty():
         raise OperatorError(
             "components are entered at a terminal, or come from files of mode 0600 or 0400, one for"
@@ -59,15 +57,3 @@ def ask_kek(what: str) -> Sequence[Component]:
                     raise
                 say(str(error), "red")
     return found
-
-
-def _from_file(file: Path) -> Entered:
-    content = read_secret(file, "component file", remedy="name the file of one person")
-    lines = [line.strip() for line in content.decode("ascii", "replace").splitlines()]
-    said = [line for line in lines if line and not line.startswith("#")]
-    if len(said) != _LINES:
-        raise OperatorError(
-            f"{file}: {len(said)} lines, and a component file has two: the component in hex digits,"
-            " and its check value"
-        )
-    return Entered(said[0], said[1])

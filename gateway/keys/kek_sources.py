@@ -19,6 +19,7 @@ PASSPHRASE_CHARS_MIN = 12
 SALT_BYTES = 16
 LOG2_N_MAX = 20
 _BLOCK_SIZE = 8  # scrypt's r; its p is 1
+_COMPONENT_LINES = 2
 KEK_ALGORITHM = KeyAlgorithm.AES_256
 
 
@@ -169,16 +170,21 @@ def _of_components(components: Sequence[Component]) -> tuple[KekRecord, KeyEncry
 
 
 def _component_in(file: Path) -> Component:
-    """The component of a file: a line of hex digits and a line with the check value."""
-    content = read_secret(file, "component file", remedy="its holder brings it for the start")
-    try:
-        lines = [line.strip() for line in content.decode("ascii").splitlines()]
-    except UnicodeDecodeError:
-        raise OperatorError(f"{file}: not text: a component file has two lines") from None
+    component, check_value = component_lines(file)
+    return kek_component(component, check_value, where=str(file))
+
+
+def component_lines(file: Path) -> tuple[str, str]:
+    """What a component file says: the component in hex digits, and its check value.
+
+    Raises OperatorError where it is absent, open to others, or does not have these two lines.
+    """
+    content = read_secret(file, "component file", remedy="its holder brings it")
+    lines = [line.strip() for line in content.decode("ascii", "replace").splitlines()]
     said = [line for line in lines if line and not line.startswith("#")]
-    if len(said) != 2:
+    if len(said) != _COMPONENT_LINES:
         raise OperatorError(
             f"{file}: {len(said)} lines, and a component file has two: the component in hex digits,"
             " and its check value"
         )
-    return kek_component(said[0], said[1], where=str(file))
+    return said[0], said[1]
