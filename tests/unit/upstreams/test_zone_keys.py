@@ -8,19 +8,21 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from gateway.clock import VirtualClock
-from gateway.errors import KeyUnavailable, StoreError
+from gateway.errors import AnswerNotBelieved, KeyUnavailable, StoreError
 from gateway.keys.key_table import KeyTable
 from gateway.keys.message_security import MalformedPin, PinFormat, PinKey
 from gateway.keys.records import KeyAlgorithm, KeyPurpose, StoredKey, StoredKeyState
 from gateway.settings.schema_keys_use import KeyExchange, UpstreamKeys
 from gateway.settings.schema_upstreams import Network
 from gateway.telemetry.events import Event
+from gateway.upstreams.upstream import Means, Upstream
 from gateway.upstreams.zone_keys import KeyMeans, ZoneKeys
 from gateway.wire.codec import Codec
 from gateway.wire.dialect import shipped_dialects
-from gateway.wire.message import Message
+from gateway.wire.message import Kind, Message
 from loadtest.acquirer_keys import AcquirerKeys
 from loadtest.zone_crypto import (
     Sealing,
@@ -30,6 +32,7 @@ from loadtest.zone_crypto import (
     pin_block_0,
     pin_of_block_0,
 )
+from tests.support.acquirer import FakeAcquirer, approve, with_code
 from tests.support.message_keys import software, stored
 from tests.support.rig import PAN, START_MS, purchase, upstream_settings
 
@@ -290,3 +293,61 @@ async def test_what_is_not_there_is_not_encrypted() -> None:
     rig = Rig(UpstreamKeys(data_fields=[36]))
     message = purchase()
     assert rig.zone.encrypted(message) is message
+
+
+async def test_a_terminals_first_request_waits_for_the_keys_of_its_sign_on(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """On links that live: the acquirer changes keys by itself too, and spoils one MAC."""
+    exchange = EXCHANGE.model_copy(update={"by_terminal": True})
+    rig = Rig(UpstreamKeys(mac="x9.19", exchange=exchange))
+    theirs = rig.acquirer
+    asked: list[str] = []
+
+    def script(request: Message) -> Message:
+        asked.append(request.mti)
+        if request.mti == "0800":
+            return request.changed({39: "00", 48: theirs.change().hex().upper()}, mti="0810")
+        refusal = theirs.refusal(request, CODEC)
+        answer = with_code(refusal)(request) if refusal else approve(request)
+        return CODEC.decode(theirs.body(CODEC, answer.without((64, 128))))
+
+    acquirer = FakeAcquirer(script)
+    settings = upstream_settings(
+        "north",
+        knows_terminals="one_by_one",
+        terminals_file="t.csv",
+        network=Network(sign_on=True, echo=False, prove=False),
+        keys=rig.keys,
+    )
+    clock = VirtualClock(START_MS)
+
+    def emit(event: Event, /, **fields: object) -> None:
+        rig.events.append((event, fields))
+
+    async def reserve(upstream: str, first: int, now_ms: int) -> None:
+        await trio.lowlevel.checkpoint()
+
+    upstream = Upstream(
+        Means(settings=settings, codec=CODEC),
+        clock=clock,
+        emit=emit,
+        random=lambda: 0.5,
+        reserve_stans=reserve,
+        on_answered=lambda name, seconds: None,
+        connect_with=acquirer.connect_with,
+        keys=KeyMeans(table=rig.table, security=rig.crypto, keep=rig.keep, clock=clock, emit=emit),
+    )
+    message = purchase().without((52,))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(acquirer.run)
+        await nursery.start(upstream.run)
+        await upstream.until_ready()
+        answer = await upstream.ask(message, transaction_id=1, kind=Kind.PURCHASE)
+        assert (answer.response_code, asked) == ("00", ["0800", "0200"])
+        assert {key.owner for key in rig.kept} == {"upstream:north/T0000001"}
+        theirs.spoil_macs = True
+        with pytest.raises(AnswerNotBelieved):
+            await upstream.ask(message, transaction_id=2, kind=Kind.PURCHASE)
+        assert rig.events[-1][0] is Event.MAC_FAILED
+        nursery.cancel_scope.cancel()
