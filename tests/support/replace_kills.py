@@ -14,7 +14,7 @@ from gateway.errors import OperatorError
 from tests.support.device_node import DeviceNode, device_node, settlement, void_of
 from tests.support.node import purchase
 
-SPREAD_S = 0.06  # the request, the audit log's fsync, the store's, and some more
+SPREAD_S = 0.03  # the request, the audit log's fsync, the store's, and some more
 
 
 def kill_during_replace(
