@@ -31,6 +31,7 @@ from gateway.upstreams.stan import BLOCK, BLOCKS
 
 _INTENTS_MAX = 1_000_000
 _QUEUE_MAX, _BATCH_MAX = 10_000, 256
+_LEFT_BESIDE = ("-wal", "-journal")  # SQLite takes what it finds there for the database's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +131,19 @@ def check_place(looked: Looked, place: Place, staging: Path) -> None:
             f"{place.store}: there is a store, and a restore overwrites none; move it and its -wal"
             " and -shm aside, or restore --to another folder"
         )
+    for end in _LEFT_BESIDE:
+        left = place.store.with_name(place.store.name + end)
+        if left.exists():
+            # SQLite would write what is in it into the restored store.
+            raise OperatorError(
+                f"{left}: belongs to the store that was there before; move it to where that is"
+            )
     _check_same(place.keyring, staging / bundle.KEYRING, "keyring")
-    if chain_files(place.audit) and not _goes_on(place.audit, looked.manifest):
+    if (
+        chain_files(place.audit)
+        and not _goes_on(place.audit, looked.manifest)
+        and not _is_part(place.audit, staging / bundle.AUDIT)
+    ):
         raise OperatorError(
             f"{place.audit}: there is another audit log, in which that of the backup does not go"
             " on; move it aside"
@@ -157,6 +169,15 @@ def _goes_on(folder: Path, manifest: Manifest) -> bool:
     return verdict.ok and any(
         (record["seq"], record["hash"]) == (manifest.audit_seq, manifest.audit_hash)
         for record in records(folder)
+    )
+
+
+def _is_part(folder: Path, backed_up: Path) -> bool:
+    """Whether nothing but files of the backup is there: a restore was killed while it put them."""
+    return all(
+        (backed_up / file.name).exists()
+        and (backed_up / file.name).read_bytes() == file.read_bytes()
+        for file in chain_files(folder)
     )
 
 
@@ -298,7 +319,7 @@ def _put_others(manifest: Manifest, staging: Path, place: Place) -> None:
     try:
         if keyring.exists() and not place.keyring.exists():
             _put(keyring, place.keyring)
-        if not chain_files(place.audit):
+        if not _goes_on(place.audit, manifest):
             place.audit.mkdir(mode=0o700, parents=True, exist_ok=True)
             for member in manifest.files:
                 if member.name.startswith(bundle.AUDIT):

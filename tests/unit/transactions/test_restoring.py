@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from shutil import copytree
+from shutil import copyfile, copytree
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +22,7 @@ from gateway.store.sqlite import SqliteStore
 from gateway.store.store import ReserveStans, State
 from gateway.telemetry.audit import AuditLog, opened
 from gateway.telemetry.audit_chain import Who
+from gateway.telemetry.audit_files import chain_files
 from gateway.telemetry.audit_reader import records, verify
 from gateway.transactions import restoring
 from gateway.transactions.gaps import Gaps
@@ -45,13 +46,13 @@ async def open_store(path: Path) -> SqliteStore:
     return await SqliteStore.open(path, queue_max=1_000, batch_max=100, emit=unheard)
 
 
-async def audited(folder: Path, *actions: str) -> None:
+async def audited(folder: Path, *actions: str, file_bytes_max: int = 1 << 20) -> None:
     log = AuditLog(
         folder,
         node="n",
         clock=CLOCK,
         emit=unheard,
-        file_bytes_max=1 << 20,
+        file_bytes_max=file_bytes_max,
         files_kept=10,
         waiting_max=10,
     )
@@ -233,6 +234,21 @@ async def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
         assert name == "var/gateway.db" or not (new / "var/gateway.db").exists()
 
 
+async def test_nothing_of_the_store_before_gets_into_the_restored_one(tmp_path: Path) -> None:
+    """A write-ahead log that was left there would become the restored store's own."""
+    made = await a_backup(tmp_path / "old")
+    before = await open_store(tmp_path / "before.db")
+    await before.intend(a_transaction(7))
+    left = tmp_path / "new/var/gateway.db-wal"
+    left.parent.mkdir(parents=True)
+    copyfile(tmp_path / "before.db-wal", left)
+    await before.aclose()
+    with pytest.raises(OperatorError, match="-wal: belongs to the store that was there before"):
+        await put(made.file, tmp_path / "new")
+    left.unlink()
+    assert (await put(made.file, tmp_path / "new")).under_way == 1
+
+
 async def test_a_running_gateway_keeps_its_store(tmp_path: Path) -> None:
     made = await a_backup(tmp_path / "old")
     store = await open_store(tmp_path / "new/var/gateway.db")
@@ -292,6 +308,36 @@ async def test_a_restore_that_was_killed_is_done_again(
     monkeypatch.setattr(restoring, step, whole)
     assert (await put(made.file, tmp_path / "new")).under_way == 1
     assert verify(tmp_path / "new/var/audit").ok
+
+
+@pytest.mark.parametrize("put_before", range(7))
+async def test_a_restore_that_was_killed_between_two_files_is_done_again(
+    put_before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configuration = await a_gateway(tmp_path / "old")
+    audit = tmp_path / "old/var/audit"
+    await audited(audit, "third", "fourth", file_bytes_max=300)
+    pace = Pace(step_pages=100, pause_s=0.0)
+    made = backup.make(configuration, tmp_path / "b", pace=pace, wall_ms=lambda: NOW_MS)
+    assert len(chain_files(audit)) == 3
+    whole, done = restoring._put, 0
+
+    def killed(source: Path, target: Path) -> None:
+        nonlocal done
+        if done == put_before:
+            raise KeyboardInterrupt
+        done += 1
+        whole(source, target)
+
+    monkeypatch.setattr(restoring, "_put", killed)
+    new = tmp_path / "new"
+    if put_before < 6:  # keyring, three files, their head, configuration
+        with pytest.raises(KeyboardInterrupt):
+            await put(made.file, new)
+        monkeypatch.setattr(restoring, "_put", whole)
+    assert (await put(made.file, new)).under_way == 1
+    verdict = verify(new / "var/audit")
+    assert (verdict.ok, verdict.remarks, verdict.records) == (True, [], 6)
 
 
 def test_paths_that_leave_the_folder_are_put_into_it_by_their_role() -> None:
