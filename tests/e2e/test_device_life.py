@@ -66,10 +66,10 @@ def test_a_devices_life(node: DeviceNode) -> None:
     # Lost under load, with a purchase of its own under way.
     node.switch("delay_ms=1500")
     busy = node.connect_tls(A)
-    received = node.received()
     with Others(node, 4) as others:
         busy.send(purchase(3, A))
-        node.wait_until_received(received + 1)
+        # Approved there by now, and not answered yet.
+        wait_for(lambda: len(node.booked(A, "purchase")) == 2, "its purchase to be booked")
         began_s = time.monotonic()
         lost = threading.Thread(
             target=node.admin, args=("lost",), kwargs={"terminal_id": A, "reason": "left in a bus"}
