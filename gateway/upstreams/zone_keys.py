@@ -167,14 +167,29 @@ class ZoneKeys:
         return Message(message.mti, fields, pads=message.pads)
 
     def _translated(self, block: bytes, pins: Sequence[PinKey], target: PinKey, pan: str) -> bytes:
-        """Under the first of the terminal's keys that it is a PIN block under."""
-        *others, last = pins
-        for source in others:
+        """Under the first of the terminal's keys that it is a PIN block under.
+
+        In format 1 one block in 640 is a PIN block under a wrong key as well. Where it is one under
+        two keys nothing says which PIN was entered, and no wrong one is to count at the issuer.
+        """
+        found: bytes | None = None
+        failed: MalformedPin | None = None
+        for source in pins:
             try:
-                return self._security.translate_pin(block, source=source, target=target, pan=pan)
-            except MalformedPin:
+                block_sent = self._security.translate_pin(
+                    block, source=source, target=target, pan=pan
+                )
+            except MalformedPin as error:
+                failed = error
                 continue
-        return self._security.translate_pin(block, source=last, target=target, pan=pan)
+            if source.format is not PinFormat.ISO_1:
+                return block_sent
+            if found is not None:
+                raise MalformedPin("the PIN block holds a PIN under two of the terminal's keys")
+            found = block_sent
+        if found is None:
+            raise failed or MalformedPin("there is no key that it could be under")
+        return found
 
     def _describe(self, fields: dict[int, str], key: StoredKey) -> None:
         """Say in DE53 and DE26 what the block is by now."""

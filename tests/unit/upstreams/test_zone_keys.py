@@ -228,6 +228,40 @@ async def test_the_terminals_other_keys_are_tried_too() -> None:
         rig.zone.with_pin(message, [other], PAN)
 
 
+async def test_a_pin_block_that_opens_under_two_keys_tells_no_pin() -> None:
+    """Of format 1, which no card number is bound to: about one block in 640."""
+    rig = Rig(UpstreamKeys(pin="translate"))
+    zone_value = new_key()
+    zone = rig.put(zone_value, KeyPurpose.ZONE_PIN)
+    values = [bytes([number]) * 8 + bytes([number + 2]) * 8 for number in (0x13, 0x25)]
+    old, new = (
+        PinKey(
+            key=stored(value, KeyPurpose.PIN, KeyAlgorithm.TDES_2, version=version),
+            format=PinFormat.ISO_1,
+        )
+        for version, value in enumerate(values, start=1)
+    )
+    target = PinKey(key=zone, format=PinFormat.ISO_0)
+
+    def opens(block: bytes, source: PinKey) -> bool:
+        try:
+            rig.crypto.translate_pin(block, source=source, target=target, pan=PAN)
+        except MalformedPin:
+            return False
+        return True
+
+    blocks = [encrypted(values[0], bytes.fromhex(f"141234{fill:010X}")) for fill in range(5_000)]
+    ambiguous = [block for block in blocks if opens(block, new)]
+    assert 1 <= len(ambiguous) < 50
+    message = purchase(1, {52: ambiguous[0].hex().upper()})
+    for pins in ([new, old], [old, new]):
+        with pytest.raises(MalformedPin, match="two of the terminal's keys"):
+            rig.zone.with_pin(message, pins, PAN)
+    clear = next(block for block in blocks if block not in ambiguous)
+    sent = rig.zone.with_pin(purchase(1, {52: clear.hex().upper()}), [new, old], PAN)
+    assert pin_of_block_0(decrypted(zone_value, bytes.fromhex(sent.get(52))), PAN) == "1234"
+
+
 async def test_a_dukpt_pin_is_translated_and_its_ksn_stays_here() -> None:
     """ANSI X9.24-1:2009, annex A.4: the PIN is 1234."""
     rig = Rig(UpstreamKeys(pin="translate"))
