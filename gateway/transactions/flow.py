@@ -11,24 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import trio
-
 from gateway.clock import Clock
-from gateway.errors import AnswerNotBelieved, InDoubt, KeyUnavailable, NotSent, StoreError
-from gateway.keys.message_security import MalformedPin
+from gateway.errors import KeyUnavailable, StoreError
 from gateway.policy.decide import Policy, Refused, Subject
 from gateway.policy.response_codes import APPROVED, Reason, response_code
-from gateway.store.store import Reroute, State, Store, Transaction
+from gateway.store.store import State, Store, Transaction
 from gateway.telemetry.events import Emit, Event
 from gateway.transactions import duplicates, replies
 from gateway.transactions.batches import Batches
 from gateway.transactions.delivery import Delivery
 from gateway.transactions.duplicates import Exchange
+from gateway.transactions.forwarding import Forwarding, Untaken
 from gateway.transactions.gaps import Gaps
 from gateway.transactions.matching import Description
 from gateway.transactions.originals import (
     Originals,
-    issues_rrn,
     pointing_upstream,
     refers,
 )
@@ -48,18 +45,13 @@ from gateway.wire.message import (
     ADVICE_KINDS,
     FOLLOWING_KINDS,
     NETWORK_KINDS,
-    PIN_BLOCK,
     REVERSIBLE_KINDS,
-    TERMINAL_ID,
     Kind,
     Message,
 )
 
 _ADVICE_KEPT = (State.ADVICE_OWED, State.GIVEN_UP)
 _FINANCIAL_KINDS = REVERSIBLE_KINDS | ADVICE_KINDS | {Kind.REFUND, Kind.BALANCE, Kind.UNKNOWN}
-
-
-Withheld = tuple[Reason, str]
 
 
 class Flow:
@@ -84,7 +76,6 @@ class Flow:
         refusals_max: int = 50_000,
         repeats_window_s: float = 86_400.0,
     ) -> None:
-        self._store = store
         self._records = records
         self._version = Version(policy, router)
         self._pool = pool
@@ -104,6 +95,13 @@ class Flow:
             clock=clock,
             emit=emit,
             measures=measures,
+        )
+        self._forwarding = Forwarding(
+            store=store,
+            records=records,
+            repeats=self._repeats,
+            outcomes=self._outcomes,
+            pool=pool,
         )
         self._takebacks = TakeBacks(
             records=records,
@@ -309,155 +307,14 @@ class Flow:
         *,
         why: str = "routes",
     ) -> Reply:
-        """Take a request to the first upstream that it can be sent to, and to no other after.
-
-        `pointing` names the original of what follows one, as its upstream knows it.
-        """
-        message, dialect = request.message, request.dialect
-        # A request ends under the rules that it began with, whatever is edited meanwhile.
-        adaptations = {one.name: one.adaptation for one in upstreams}
-        # What follows another device's transaction goes under the terminal id of that one.
-        under = pointing.get(TERMINAL_ID)
-        asked = message if under is None else message.changed({TERMINAL_ID: under})
-        unfit = {name: one.refusal(asked, dialect) for name, one in adaptations.items()}
-        fit = [one for one in upstreams if not unfit[one.name]]
-        self._pool.moves.served()
-        intended = False
-        withheld: Withheld | None = None
-        for upstream in self._pool.candidates(fit):
-            if intended and not self._pool.moves.take(trio.current_time()):
-                break  # Whatever failed under this load must not have the next one fail too.
-            stan = upstream.take_stan()
-            if stan is None:
-                continue
-            outgoing = self._outgoing(draft, message, upstream, stan)
-            adaptation = adaptations[upstream.name]
-            sent = adaptation.outgoing(outgoing, dialect, pointing, at_ms=draft.created_ms)
-            if upstream.zone is not None and PIN_BLOCK in message.fields:
-                protected = await _with_pin(request, upstream, sent)
-                if not isinstance(protected, Message):
-                    withheld = protected
-                    continue
-                sent = protected
-            # On disk before the first byte leaves: recovery must know what may have been sent.
-            if not intended:
-                self._records.plan(
-                    draft,
-                    message,
-                    upstream=upstream.name,
-                    stan=stan,
-                    outgoing=outgoing,
-                    told={
-                        one.name: adaptations[one.name].changes(
-                            message, dialect, pointing, at_ms=draft.created_ms
-                        )
-                        for one in fit
-                    },
-                    dialect=dialect,
-                )
-                seen = await self._repeats.intend(draft)
-                if seen is not None:
-                    return self._answer_again(seen, request, draft)
-                intended = True
-            elif not await self._moved(draft, upstream, stan):
-                return await self._outcomes.nothing_sent(request, draft, Reason.INTERNAL)
-            try:
-                answer = await upstream.ask(
-                    sent, transaction_id=draft.transaction_id, kind=request.kind
-                )
-            except NotSent:
-                continue
-            except InDoubt as doubt:
-                unbelieved = isinstance(doubt, AnswerNotBelieved)
-                return await self._outcomes.in_doubt(request, draft, unbelieved=unbelieved)
-            if not answer.response_code:
-                return await self._outcomes.in_doubt(request, draft)
-            answer = adaptation.incoming(answer, request=outgoing, sent=sent, dialect=dialect)
-            return await self._outcomes.answered(request, draft, upstream, answer)
-        why = why if fit else next(reversed(unfit.values()), why)
-        return await self._untaken(
-            request, draft, fit, pointing, intended=intended, why=why, withheld=withheld
-        )
-
-    async def _untaken(
-        self,
-        request: Request,
-        draft: Transaction,
-        upstreams: Sequence[Upstream],
-        pointing: Changes,
-        *,
-        intended: bool,
-        why: str,
-        withheld: Withheld | None,
-    ) -> Reply:
-        """No upstream takes it now: at once, without a queue, its terminal is told so.
-
-        `withheld` is why its PIN could not be handed on, where that was it.
-        """
-        keeps = request.version.policy.keeps_advices(request.device.profile)
-        if keeps and request.kind in ADVICE_KINDS and upstreams:
-            return await self._keep_advice(
-                request, draft, upstreams[0], pointing, intended=intended
-            )
-        reason = Reason.OVERLOAD if self._pool.any_full(upstreams) else Reason.NO_UPSTREAM
-        if withheld is not None:
-            reason, why = withheld
-        if intended:
-            return await self._outcomes.nothing_sent(request, draft, reason)
-        return await self._refuse_new(request, draft, reason, why)
-
-    async def _keep_advice(
-        self,
-        request: Request,
-        draft: Transaction,
-        upstream: Upstream,
-        pointing: Changes,
-        *,
-        intended: bool,
-    ) -> Reply:
-        """An advice that no upstream could take is kept, and sent later."""
-        message, dialect = request.message, request.dialect
-        if not intended:
-            stan = upstream.take_stan()
-            if stan is None:
-                return await self._refuse_new(request, draft, Reason.NO_UPSTREAM, "STANs")
-            outgoing = self._outgoing(draft, message, upstream, stan)
-            self._records.plan(
-                draft,
-                message,
-                upstream=upstream.name,
-                stan=stan,
-                outgoing=outgoing,
-                told={
-                    upstream.name: upstream.adaptation.changes(
-                        message, dialect, pointing, at_ms=draft.created_ms
-                    )
-                },
-                dialect=dialect,
-            )
-            seen = await self._repeats.intend(draft)
-            if seen is not None:
-                return self._answer_again(seen, request, draft)
-        return await self._outcomes.advice_kept(request, draft)
-
-    async def _moved(self, draft: Transaction, upstream: Upstream, stan: int) -> bool:
-        """Whether it is durable that the request goes to another upstream, the first having got
-        nothing of it."""
-        try:
-            await self._store.commit(Reroute(draft.transaction_id, upstream.name, stan))
-        except StoreError:
-            return False
-        draft.upstream, draft.upstream_stan = upstream.name, stan
-        return True
-
-    @staticmethod
-    def _outgoing(draft: Transaction, message: Message, upstream: Upstream, stan: int) -> Message:
-        return replies.outgoing(
-            message,
-            stan=stan,
-            issue_rrn=issues_rrn(draft, message, upstream.settings),
-            wall_ms=draft.created_ms,
-        )
+        """To the first upstream that it can be sent to. `pointing` names the original of what
+        follows one, as its upstream knows it."""
+        ended = await self._forwarding.forward(request, draft, upstreams, pointing, why=why)
+        if isinstance(ended, Reply):
+            return ended
+        if isinstance(ended, Untaken):
+            return await self._refuse_new(request, draft, ended.reason, ended.rule)
+        return self._answer_again(ended, request, draft)
 
     async def _refuse_new(
         self, request: Request, draft: Transaction, reason: Reason, rule: str
@@ -584,18 +441,3 @@ class Flow:
         reply = Reply(replies.refusal(message, code))
         reply.reason = reason
         return reply
-
-
-async def _with_pin(request: Request, upstream: Upstream, sent: Message) -> Message | Withheld:
-    """The message with its PIN as this upstream takes it, or why it cannot have it.
-
-    It is made anew, from the terminal's own block, for each upstream that is tried.
-    """
-    try:
-        return await upstream.with_pin(sent, request.pins, request.message.pan)
-    except MalformedPin as error:
-        return Reason.PIN_MALFORMED, str(error)
-    except KeyUnavailable as error:
-        return Reason.KEY_SERVICE_FAILED, str(error)
-    except NotSent as error:
-        return Reason.NO_UPSTREAM, str(error)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC
 from enum import StrEnum
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -19,20 +20,19 @@ from gateway.store.store import Criteria, PutNote, Store, Transaction
 from gateway.telemetry.events import Emit, Event
 from gateway.transactions.duplicates import batch_of
 from gateway.transactions.matching import reference, transmitted_by_original
-from gateway.transactions.request import Request
-from gateway.wire.message import (
-    LOCAL_DATE,
-    LOCAL_TIME,
-    TRANSMISSION_TIME,
-    Message,
-    mask_pan,
+from gateway.transactions.named_times import (
+    DAY_MS,
+    own_times,
+    span,
+    times_named,
+    times_of_original,
 )
+from gateway.transactions.request import Request
+from gateway.wire.message import TRANSMISSION_TIME, Message, mask_pan
 
 _GAPS, _LINES = "restored:", "gap:"
-_DAY_MS = 86_400_000
 _STANS = 1_000_000  # DE11 has six digits
 _LOOKED_AT_MAX = 200
-_UNIONPAY_ORIGINAL = 61  # original batch 6, original STAN 6, original date 4
 
 What = Literal["reversal", "repeat", "follow_up", "under_way"]
 
@@ -140,6 +140,8 @@ class Gaps:
         self._lines: dict[tuple[object, ...], Line] = {}
         # By terminal and STAN of the original.
         self._reversals: dict[tuple[str, str], dict[tuple[object, ...], None]] = {}
+        self._first_stans: dict[tuple[int, str, int], int] = {}  # by gap, terminal, activation
+        self._open: Counter[str] = Counter()  # by terminal
         self._last = 0
         self._writing = trio.Lock()
 
@@ -158,7 +160,7 @@ class Gaps:
     @property
     def open(self) -> int:
         """How many lines wait for an operator."""
-        return sum(line.is_open for line in self._lines.values())
+        return self._open.total()
 
     def lines(self) -> list[Line]:
         """All lines, the oldest first."""
@@ -174,7 +176,7 @@ class Gaps:
         named = reference(request.message)
         batch, stan = named or ("", request.message.stan)
         batch = batch or batch_of(request.message)
-        if not await self._is_of_gap(request, POINTS_INTO_GAP, _times_of_original, stan):
+        if not await self._is_of_gap(request, POINTS_INTO_GAP, times_of_original, stan):
             return None
         return await self._noted("reversal", request, stan=stan, batch=batch)
 
@@ -182,14 +184,14 @@ class Gaps:
         """As `reversal`, for a void, completion, adjustment or refund without its original."""
         named = reference(request.message)
         batch, stan = named or ("", "")
-        if not await self._is_of_gap(request, POINTS_INTO_GAP, _times_named, stan):
+        if not await self._is_of_gap(request, POINTS_INTO_GAP, times_named, stan):
             return None
         return await self._noted("follow_up", request, stan=stan, batch=batch)
 
     async def repeat(self, request: Request) -> Line | None:
         """As `reversal`, for what says that it was sent before, and is not known."""
         stan = request.message.stan
-        if not await self._is_of_gap(request, REPEATS_GAP, _own_times, stan):
+        if not await self._is_of_gap(request, REPEATS_GAP, own_times, stan):
             return None
         batch = batch_of(request.message)
         return await self._noted("repeat", request, stan=stan, batch=batch)
@@ -204,7 +206,7 @@ class Gaps:
                 line.activation == request.device.activation
                 and line.amount_minor == (message.amount_minor or 0)
                 and line.batch in ("", batch_of(message))
-                and request.wall_ms - line.last_ms < _DAY_MS
+                and request.wall_ms - line.last_ms < DAY_MS
                 and line.transmitted in ("", message.get(TRANSMISSION_TIME))
             ):
                 return line
@@ -218,7 +220,7 @@ class Gaps:
         stan: str,
     ) -> bool:
         for gap in self._gaps:
-            if request.wall_ms - gap.restored_ms > self._settings.gap_days * _DAY_MS:
+            if request.wall_ms - gap.restored_ms > self._settings.gap_days * DAY_MS:
                 continue
             by_time = self._by_time(gap, times_of(request.message), request.wall_ms)
             by_stan = await self._by_stan(gap, request, stan)
@@ -237,7 +239,7 @@ class Gaps:
         where = Where.UNKNOWN
         for text in times:
             for zone in self._zones:
-                found = _span(text, zone, now_ms)
+                found = span(text, zone, now_ms)
                 if found is None or found[0] > now_ms + skew_ms:
                     continue
                 first_ms, last_ms = found
@@ -252,19 +254,38 @@ class Gaps:
             return Where.UNKNOWN
         terminal_id, activation = request.message.terminal_id, request.device.activation
 
-        async def stans(*, from_ms: int = 0, until_ms: int = 0) -> list[int]:
-            criteria = Criteria(terminal_id=terminal_id, from_ms=from_ms, until_ms=until_ms)
-            found = await self._store.select(criteria, _LOOKED_AT_MAX)
-            return [int(one.stan) for one in found if _counts(one, activation)]
-
-        before = await stans(until_ms=gap.taken_ms)
+        criteria = Criteria(terminal_id=terminal_id, until_ms=gap.taken_ms)
+        found = await self._store.select(criteria, _LOOKED_AT_MAX)
+        before = [int(one.stan) for one in found if _counts(one, activation)]
         if not before:
             return Where.UNKNOWN
-        after = await stans(from_ms=gap.restored_ms)
+        after = await self._first_since(gap, terminal_id, activation)
         ahead = (int(stan) - before[0]) % _STANS
         # Nothing came since: what is ahead of the last one may be the gap's, by half the ring.
-        until = (after[-1] - before[0]) % _STANS if after else _STANS // 2
+        until = _STANS // 2 if after is None else (after - before[0]) % _STANS
         return Where.INSIDE if 0 < ahead < until else Where.OUTSIDE
+
+    async def _first_since(self, gap: Gap, terminal_id: str, activation: int) -> int | None:
+        """The first STAN of a terminal after a gap; looked for once, since it stays the first."""
+        sought = (gap.restored_ms, terminal_id, activation)
+        first = self._first_stans.get(sought)
+        before_id = 0
+        while sought not in self._first_stans:
+            criteria = Criteria(
+                terminal_id=terminal_id, from_ms=gap.restored_ms, before_id=before_id
+            )
+            found = await self._store.select(criteria, _LOOKED_AT_MAX)
+            for one in found:
+                before_id = one.transaction_id
+                first = int(one.stan) if _counts(one, activation) else first
+            if len(found) == _LOOKED_AT_MAX:
+                continue
+            if first is None:
+                break
+            if len(self._first_stans) >= self._settings.lines_max:
+                del self._first_stans[next(iter(self._first_stans))]
+            self._first_stans[sought] = first
+        return first
 
     # --- the list ---------------------------------------------------------------------------------
 
@@ -293,13 +314,29 @@ class Gaps:
             known = self._lines.get(fresh.about)
             if known is not None:
                 fresh = replace(known, last_ms=now_ms, count=known.count + 1)
-            elif len(self._lines) >= self._settings.lines_max:
+            elif not await self._has_room(fresh):
                 self._say(fresh, kept=False)
                 return fresh
             await self._put(fresh)
         if known is None:
             self._say(fresh, kept=True)
         return fresh
+
+    async def _has_room(self, line: Line) -> bool:
+        """Whether it may be listed: one terminal does not fill the list of all."""
+        settings = self._settings
+        if self._open[line.terminal_id] >= settings.lines_of_terminal_max:
+            return False
+        if len(self._lines) < settings.lines_max:
+            return True
+        over_ms = line.last_ms - settings.gap_days * DAY_MS
+        settled = (one for one in self._lines.values() if not one.is_open)
+        oldest = min(settled, key=lambda one: one.last_ms, default=None)
+        if oldest is None or oldest.last_ms > over_ms:
+            return False
+        await self._store.commit(PutNote(_name_of(oldest), ""))
+        self._drop(oldest)
+        return True
 
     async def note_under_way(self, transaction: Transaction, now_ms: int) -> None:
         """A line for what was under way at the backup: its answer is not known. Raises StoreError.
@@ -353,15 +390,24 @@ class Gaps:
     async def _put(self, line: Line) -> None:
         values = {one.name: getattr(line, one.name) for one in fields(line)}
         text = orjson.dumps(values).decode()
-        await self._store.commit(PutNote(f"{_LINES}{line.number:08d}", text))
+        await self._store.commit(PutNote(_name_of(line), text))
         self._take(line)
 
     def _take(self, line: Line) -> None:
+        before = self._lines.get(line.about)
+        self._open[line.terminal_id] += line.is_open - (before is not None and before.is_open)
         self._lines[line.about] = line
         self._last = max(self._last, line.number)
         if line.what == "reversal":
             named = self._reversals.setdefault((line.terminal_id, line.stan), {})
             named[line.about] = None
+
+    def _drop(self, line: Line) -> None:
+        del self._lines[line.about]
+        named = self._reversals.get((line.terminal_id, line.stan), {})
+        named.pop(line.about, None)
+        if not named:
+            self._reversals.pop((line.terminal_id, line.stan), None)
 
     def _say(self, line: Line, *, kept: bool) -> None:
         self._emit(
@@ -375,65 +421,9 @@ class Gaps:
         )
 
 
-# --- times that messages name ---------------------------------------------------------------------
-
-
-def _own_times(message: Message) -> Iterator[str]:
-    """When a message was first sent: DE12 with DE13; DE7 where there is neither."""
-    local = message.get(LOCAL_TIME)
-    if len(local) == 12:  # ISO 8583:1993: YYMMDDhhmmss
-        yield local[2:]
-    elif len(local) == 6 and len(message.get(LOCAL_DATE)) == 4:
-        yield message.get(LOCAL_DATE) + local
-    elif len(message.get(TRANSMISSION_TIME)) == 10:
-        yield message.get(TRANSMISSION_TIME)
-
-
-def _times_named(message: Message) -> Iterator[str]:
-    """What a message says of its original's time: DE7 in DE90, or the date in DE61."""
-    transmitted = transmitted_by_original(message)
-    if transmitted:
-        yield transmitted
-    unionpay = message.get(_UNIONPAY_ORIGINAL)
-    if len(unionpay) >= 16 and unionpay[:16].isdigit() and unionpay[12:16].strip("0"):
-        yield unionpay[12:16]
-
-
-def _times_of_original(message: Message) -> Iterator[str]:
-    """Of a reversal DE12 and DE13 may be its original's as well."""
-    yield from _times_named(message)
-    yield from _own_times(message)
-
-
-def _span(text: str, zone: Any, now_ms: int) -> tuple[int, int] | None:
-    """The first and last millisecond of a time MMDDhhmmss or a day MMDD; None where it is none.
-
-    It has no year: it is the one that puts it nearest to now.
-    """
-    if not (text.isascii() and text.isdigit()) or len(text) not in (4, 10):
-        return None
-    year = datetime.fromtimestamp(now_ms / 1000, UTC).year
-    clock = text[4:] or "000000"
-    found: list[int] = []
-    for one in (year - 1, year, year + 1):
-        try:
-            moment = datetime(
-                one,
-                int(text[:2]),
-                int(text[2:4]),
-                int(clock[:2]),
-                int(clock[2:4]),
-                int(clock[4:]),
-                tzinfo=zone,
-            )
-        except ValueError:
-            continue  # no such day in that year, or at all
-        found.append(round(moment.timestamp() * 1000))
-    if not found:
-        return None
-    nearest = min(found, key=lambda moment_ms: abs(moment_ms - now_ms))
-    return nearest, nearest + (999 if len(text) == 10 else _DAY_MS - 1)
-
-
 def _counts(transaction: Transaction, activation: int) -> bool:
     return transaction.activation == activation and transaction.stan.isdigit()
+
+
+def _name_of(line: Line) -> str:
+    return f"{_LINES}{line.number:08d}"
