@@ -26,6 +26,7 @@ class Restore(Table):
     clock_skew_s: Seconds = 900.0  # how far those clocks may be off
     gap_days: Days = 31  # so long what may be of the gap gets 96 and a line on the operators' list
     lines_max: int = Field(default=10_000, ge=10, le=1_000_000)  # over it: 96 and no line
+    lines_of_terminal_max: int = Field(default=200, ge=10, le=1_000_000)  # open; the same over it
 
 
 class Sealing(Table):

@@ -28,7 +28,7 @@ from gateway.transactions.named_times import (
     times_of_original,
 )
 from gateway.transactions.request import Request
-from gateway.wire.message import TRANSMISSION_TIME, Message, mask_pan
+from gateway.wire.message import TRANSMISSION_TIME, mask_pan
 
 _GAPS, _LINES = "restored:", "gap:"
 _STANS = 1_000_000  # DE11 has six digits

@@ -313,6 +313,61 @@ async def test_the_list_is_bounded_and_96_is_said_all_the_same(autojump_clock: M
         assert len(unlisted) == 5
 
 
+async def test_one_terminal_does_not_fill_the_list_of_all(autojump_clock: MockClock) -> None:
+    async with restored() as node:
+        small = Restore(lines_max=20, lines_of_terminal_max=10)
+        gaps = Gaps(store=node.store, settings=small, clock=node.clock, emit=node.emit)
+        node.originals.gaps = gaps
+        await gaps.restore()
+        for stan in range(110, 125):
+            assert await node.code(reversal_of(purchase(stan, IN_GAP))) == "96"
+        assert (len(gaps.lines()), gaps.open) == (10, 10)
+        # What is settled makes room.
+        await gaps.resolve(3, resolution="done", by="ada")
+        assert gaps.open == 9
+        assert await node.code(reversal_of(purchase(130, IN_GAP))) == "96"
+        assert (len(gaps.lines()), gaps.open) == (11, 10)
+
+
+async def test_lines_settled_long_ago_make_room_in_a_full_list(autojump_clock: MockClock) -> None:
+    async with restored() as node:
+        full = Restore(lines_max=10, gap_days=1)
+        gaps = Gaps(store=node.store, settings=full, clock=node.clock, emit=node.emit)
+        node.originals.gaps = gaps
+        await gaps.restore()
+        for stan in range(110, 120):
+            assert await node.code(reversal_of(purchase(stan, IN_GAP))) == "96"
+        for number in range(1, 6):
+            await gaps.resolve(number, resolution="done", by="ada")
+        assert await node.code(reversal_of(purchase(130, IN_GAP))) == "96"
+        assert len(gaps.lines()) == 10  # their terminals may still send them
+    await trio.sleep(2 * 86_400)
+    async with rig(node.store, clock=node.clock) as later:
+        gaps = Gaps(store=node.store, settings=full, clock=node.clock, emit=node.emit)
+        later.originals.gaps = gaps
+        await gaps.restore()
+        now_ms = node.clock.wall_ms()
+        await gaps.open_gap(Gap(taken_ms=now_ms - MINUTE_MS, restored_ms=now_ms))
+        assert await later.code(reversal_of(purchase(250, BEFORE))) == "96"
+        assert [line.number for line in gaps.lines()] == list(range(2, 12))
+        again = Gaps(store=node.store, settings=full, clock=node.clock, emit=node.emit)
+        await again.restore()
+        assert again.lines() == gaps.lines()
+
+
+async def test_the_first_stan_after_a_gap_is_found_behind_many(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows the first of those that came since is not of the gap, however many they are."""
+    monkeypatch.setattr("gateway.transactions.gaps._LOOKED_AT_MAX", 4)
+    async with restored() as node:
+        for stan in range(202, 222, 2):
+            assert await node.code(purchase(stan, at("151900"))) == "00"
+        assert await node.code(reversal_of(purchase(150, BEFORE))) == "96"
+        for _ in range(2):
+            assert await node.code(reversal_of(purchase(205, at("110000")))) == "25"
+
+
 async def test_a_store_that_fails_gets_96_and_no_line(autojump_clock: MockClock) -> None:
     async with restored() as node:
         node.store.failing = True
