@@ -49,6 +49,7 @@ class ListArguments(OwnerArguments):
     owner: str = Field(default="", max_length=60)  # of all where it is empty
     purpose: Purpose | None = None
     state: State | None = None
+    values: bool = False  # count what the store holds under each version of store-data: slow
     after: str = Field(default="", max_length=60)  # the owner that the last page ended with
     limit: int = Field(default=PAGE_MAX, ge=1, le=PAGE_MAX)
 

@@ -40,6 +40,7 @@ from gateway.telemetry.events import Emit, Event
 class KeyPage(TypedDict):
     keys: list[KeyView]
     next: str  # the owner to go on behind; "": there are no more
+    values: dict[str, int]  # in the store, by the version of store-data that they are under
 
 
 class Exported(TypedDict):
@@ -104,7 +105,14 @@ class KeyOperations(Operations):
     # --- looking ----------------------------------------------------------------------------------
 
     async def page(self, arguments: ListArguments, _: Progress | None = None) -> KeyPage:
-        """Keys by owner and purpose, the newest version first; whole owners to a page."""
+        """Keys by owner and purpose, the newest version first; whole owners to a page.
+
+        Raises StoreError where the values in the store are to be counted and cannot be.
+        """
+        values: dict[str, int] = {}
+        if arguments.values:
+            under = await self._room.store.sealed_under()
+            values = {str(version): count for version, count in under.items()}
         now_ms = self._room.now_ms()
         found: list[KeyView] = []
         last = ""
@@ -113,14 +121,14 @@ class KeyOperations(Operations):
             if arguments.after and owner <= arguments.after and not arguments.owner:
                 continue
             if len(found) >= arguments.limit:
-                return {"keys": found, "next": last}
+                return {"keys": found, "next": last, "values": values}
             found += [
                 view(key, now_ms)
                 for key in self._room.of(owner)
                 if arguments.purpose in (None, key.purpose) and arguments.state in (None, key.state)
             ]
             last = owner
-        return {"keys": found, "next": ""}
+        return {"keys": found, "next": "", "values": values}
 
     async def check(self, _: CheckArguments, progress: Progress | None = None) -> object:
         """Whether every key unwraps, has its check value, and is none that everybody knows."""

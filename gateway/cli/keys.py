@@ -104,24 +104,39 @@ def list_(
     owner: Annotated[str, typer.Argument(metavar="[OWNER]", help="Whose; default: all.")] = "",
     purpose: Annotated[KeyPurpose | None, typer.Option("--purpose")] = None,
     state: Annotated[StoredKeyState | None, typer.Option("--state")] = None,
+    values: Annotated[
+        bool,
+        typer.Option("--values", help="Count what the store holds under each store-data version."),
+    ] = False,
     json: Json = False,
     config: Config = DEFAULT_CONFIG,
 ) -> None:
-    """Keys with their versions, states, times and check values."""
+    """Keys with their versions, states, times and check values.
+
+    --values reads all that is sealed in the store, which takes its time where it is large. An
+    older version with none opens nothing any more, but for what is in backups.
+    """
     arguments: dict[str, Any] = {"owner": owner, "purpose": purpose, "state": state}
     keys: list[dict[str, Any]] = []
+    under: dict[str, int] = {}
     after = ""
     while True:
-        page = _run(config, "list", {**arguments, "after": after})
+        page = _run(config, "list", {**arguments, "after": after, "values": values and not after})
         keys += page["keys"]
+        under |= page["values"]
         after = page["next"]
         if not after:
             break
     if json:
-        print_json({"keys": keys})
+        print_json({"keys": keys, "values": under} if values else {"keys": keys})
         return
     _print(keys)
     say(f"{len(keys)} keys", "dim")
+    for version in sorted(under, key=int):
+        name = f"{GATEWAY}/{KeyPurpose.STORE_DATA.value}.{version}"
+        say(f"{under[version]} values in the store are under {name}")
+    if values and not under:
+        say("no value in the store is sealed")
 
 
 @app.command()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from typer.testing import CliRunner, Result
 
 from gateway.cli import key_prompts
@@ -16,6 +17,8 @@ from gateway.errors import OperatorError
 from gateway.keys.check_value import check_value
 from gateway.keys.key_encryption import kek_check_value
 from gateway.keys.records import KeyAlgorithm
+from gateway.store.sqlite import SqliteStore
+from gateway.store.store import PutUpload
 from tests.support.small_config import CONFIG
 
 MAKER = ("transport:maker", "zone-master", "--algorithm", "TDES-3")
@@ -166,3 +169,24 @@ def test_components_are_asked_for_without_echo(
     checks = iter(["000000"] * 3)
     with pytest.raises(OperatorError, match="component 1: not hex digits"):
         key_prompts.ask_kek("keys.kek")
+
+
+def test_a_list_says_how_much_is_under_each_version_of_the_stores_key(keys: Keys) -> None:
+    assert "no value in the store is sealed" in keys("list", "--values").stderr
+    keys.json("rotate", "store-data")
+
+    async def fill() -> None:
+        path = keys.folder / "var/gateway.db"
+        store = await SqliteStore.open(path, queue_max=10, batch_max=10, emit=lambda *_, **__: None)
+        for number, version in enumerate((1, 1, 2)):
+            value = b"\1" + version.to_bytes(2, "big") + bytes(40)
+            await store.commit(PutUpload("T0000001", 7, f"{number:06d}", 5, value))
+        await store.aclose()
+
+    trio.run(fill)
+    assert keys.json("list", "--values")["values"] == {"1": 2, "2": 1}
+    assert "values" not in keys.json("list")
+    told = " ".join(keys("list", "gateway", "--values").stderr.split())
+    assert "2 values in the store are under gateway/store-data.1" in told
+    refused = keys.refused("destroy", "gateway", "store-data", "--version", 1, "--yes")
+    assert "2 values in the store are under store-data.1" in refused
