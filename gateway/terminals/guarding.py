@@ -24,6 +24,7 @@ from gateway.store.store import Device
 from gateway.telemetry.events import Emit, Event
 from gateway.terminals.clear_values import ClearValues
 from gateway.terminals.key_service import Age, KeyService
+from gateway.terminals.ksn_counters import KsnCounters
 from gateway.terminals.lockout import LockedOut, Lockout
 from gateway.terminals.session import Session
 from gateway.transactions import replies
@@ -114,6 +115,7 @@ class Guard:
         self.emit = emit
         self.batch_number = batch_number
         self.values = ClearValues(table=table, security=security, service=service)
+        self.counters = KsnCounters(devices_max=LockoutSettings().devices_max, emit=emit)
         self._rules: dict[str, ProfileKeys] = {}
         self._of: list[ListenerGuard] = []
 
@@ -121,6 +123,7 @@ class Guard:
         """Go by these profiles from now on."""
         self._rules = {one.name: one.keys for one in profiles if one.keys != _NOTHING}
         self.lockout.use(lockout)
+        self.counters.devices_max = lockout.devices_max
         for guard in self._of:
             guard.active = guard.required or bool(self._rules)
 
@@ -138,7 +141,7 @@ class ListenerGuard:
     """Asks keys of the messages of one listener; while not `active` nobody needs to call it."""
 
     def __init__(self, listener: ListenerSettings, codec: Codec, shared: Guard) -> None:
-        plain = listener.security == "plain"
+        self._plain = plain = listener.security == "plain"
         self.active = False
         self.required = listener.macs == "required" or (plain and listener.macs is None)
         self._listener = listener.name
@@ -151,12 +154,14 @@ class ListenerGuard:
     ) -> Checked:
         """What is asked of the message of an identified device. Raises LockedOut."""
         shared = self._shared
-        if shared.lockout.ends_connection(session.bad_macs):
+        # A concentrator's line is many shops': one with wrong keys ends none of the others.
+        alone = session.caller.concentrator is None
+        if alone and shared.lockout.ends_connection(session.bad_macs):
             raise LockedOut(session.bad_macs)
         rules = shared.rules(device.profile)
         checked = Checked(message)
         if kind in NETWORK_KINDS:
-            return await self._network(checked, kind, device, rules)
+            return await self._network(checked, kind, device, rules, address)
         now_ms = shared.clock.wall_ms()
         try:
             if not await self._proven(checked, kind, device, session, address, rules, now_ms):
@@ -245,6 +250,8 @@ class ListenerGuard:
             reason=why,
             count=session.bad_macs,
         )
+        if session.caller.concentrator is not None:
+            return  # Its address is all its terminals'.
         if shared.lockout.wrong_mac(address, shared.clock.monotonic_s()):
             shared.emit(Event.LOCKED_OUT, address=address, listener=self._listener)
 
@@ -288,15 +295,17 @@ class ListenerGuard:
     # --- sign-on ----------------------------------------------------------------------------------
 
     async def _network(
-        self, checked: Checked, kind: Kind, device: Device, rules: ProfileKeys
+        self, checked: Checked, kind: Kind, device: Device, rules: ProfileKeys, address: str
     ) -> Checked:
         service, terminal_id = self._shared.service, device.keyed_as
         if kind is Kind.SIGN_OFF and rules.sign_on:
-            service.signed_off(terminal_id)
+            if self._signs_off(checked, device, rules):
+                service.signed_off(terminal_id)
         elif kind is Kind.SIGN_ON and rules.working is None:
             service.signed_on(terminal_id)
         elif kind in (Kind.SIGN_ON, Kind.KEY_CHANGE) and rules.working is not None:
-            if not self._shared.lockout.may_sign_on(terminal_id, self._shared.clock.monotonic_s()):
+            now_s = self._shared.clock.monotonic_s()
+            if not self._shared.lockout.may_sign_on(terminal_id, address, now_s):
                 return self._no_sign_on(checked, Reason.OVERLOAD, "lockout.sign_ons_max")
             try:
                 return await self._hand_out(checked, device, rules, rules.working)
@@ -305,6 +314,22 @@ class ListenerGuard:
             except StoreError:
                 return self._no_sign_on(checked, Reason.INTERNAL, "store")
         return checked
+
+    def _signs_off(self, checked: Checked, device: Device, rules: ProfileKeys) -> bool:
+        """Whether a sign-off is the device's own: where a connection proves nothing its MAC does.
+
+        Any other is answered, and changes nothing: else anybody could stop a shop by its number.
+        """
+        if not self._plain or rules.mac is None:
+            return True
+        covered = self._place.covered(checked.message)
+        now_ms = self._shared.clock.wall_ms()
+        keys = self._shared.service.candidates(device.keyed_as, KeyPurpose.MAC, now_ms)
+        verify, scheme = self._shared.security.verify_mac, MacScheme(rules.mac)
+        try:
+            return covered is not None and any(verify(key, scheme, *covered) for key in keys)
+        except KeyUnavailable:
+            return False
 
     def _no_sign_on(self, checked: Checked, reason: Reason, why: str) -> Checked:
         self._shared.emit(
@@ -377,6 +402,10 @@ class ListenerGuard:
             checked.pins = values.pins(checked.message, device, pin, mac_key=key, now_ms=now_ms)
         except ValueError:
             _withhold(checked, Reason.PIN_MALFORMED, f"no KSN in DE{pin.ksn_field}")
+            return
+        is_new = kind not in _NO_SESSION_NEEDED and not checked.message.is_repeat
+        if is_new and checked.pins and checked.pins[0].ksn:
+            self._shared.counters.seen(checked.pins[0].ksn, checked.message)
 
 
 def _withhold(checked: Checked, reason: Reason, rule: str) -> None:

@@ -60,10 +60,14 @@ class Lockout:
         counted = self._addresses.get(address)
         return counted is not None and counted.until_s > now_s
 
-    def may_sign_on(self, terminal_id: str, now_s: float) -> bool:
-        """Count a sign-on of a device; whether it is within what one may do."""
+    def may_sign_on(self, terminal_id: str, address: str, now_s: float) -> bool:
+        """Count a sign-on of a device; whether it is within what one may do from an address.
+
+        By both: whoever signs on in a shop's name elsewhere uses up nothing of the shop's own.
+        """
         settings = self._settings
-        counted = self._count(self._sign_ons, terminal_id, now_s, settings.devices_max)
+        subject = f"{terminal_id} {address}"
+        counted = self._count(self._sign_ons, subject, now_s, settings.devices_max)
         return counted.count <= settings.sign_ons_max
 
     def _count(

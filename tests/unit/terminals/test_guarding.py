@@ -24,12 +24,13 @@ from gateway.settings.schema_policy import Profile
 from gateway.settings.schema_terminals import Listener
 from gateway.telemetry.events import Event
 from gateway.terminals.guarding import Checked, Guard, ListenerGuard
-from gateway.terminals.identity import Caller
+from gateway.terminals.identity import Caller, ConcentratorRule
 from gateway.terminals.key_service import KeyService
 from gateway.terminals.lockout import LockedOut, Lockout
 from gateway.terminals.session import Session
 from gateway.wire.codec import Codec
 from gateway.wire.dialect import shipped_dialects
+from gateway.wire.id_patterns import TerminalSet
 from gateway.wire.message import Kind, Message, kind_of
 from gateway.wire.working_keys import unpacked_blocks
 from loadtest.terminal_keys import TerminalKeys
@@ -274,6 +275,37 @@ async def test_a_wrong_or_missing_mac_counts_against_connection_and_address(seal
     assert (await rig.check(purchase(21))).refused is None  # the device on another connection
 
 
+async def test_a_concentrators_line_stays_whatever_macs_one_of_its_terminals_sends() -> None:
+    rig = asked()
+    await rig.sign_on()
+    good, rig.terminal.mac_key = rig.terminal.mac_key, new_key()
+    rule = ConcentratorRule("c1", TerminalSet.parse(["T*"]))
+    caller = Caller(listener="shops", address="10.0.0.1", security="plain", concentrator=rule)
+    rig.session = Session(caller)
+    for number in range(60):
+        assert (await rig.check(purchase(10 + number))).refused is Reason.MAC_FAILED
+    assert rig.told(Event.MAC_FAILED) == 60
+    assert not rig.lockout.locked("10.0.0.1", rig.clock.monotonic_s())
+    rig.terminal.mac_key = good
+    assert (await rig.check(purchase(90))).refused is None
+
+
+async def test_who_only_writes_a_shops_number_does_not_sign_it_off() -> None:
+    plain = Rig(asked(sign_on=True).keys, security="plain")
+    await plain.sign_on()
+    off = Message("0800", {7: "1121120000", 11: "000009", 41: "T0000001", 70: "002"})
+    assert (await plain.check(off, sealed=False)).refused is None
+    assert (await plain.check(purchase(2))).withheld is None
+    good, plain.terminal.mac_key = plain.terminal.mac_key, new_key()
+    await plain.check(off)
+    plain.terminal.mac_key = good
+    assert (await plain.check(purchase(3))).withheld is None
+    await plain.check(off)
+    withheld = (await plain.check(purchase(4))).withheld
+    assert withheld is not None
+    assert withheld.reason is Reason.NOT_SIGNED_ON
+
+
 async def test_a_reversal_needs_its_mac_and_no_session() -> None:
     rig = asked(sign_on=True)
     await rig.sign_on()
@@ -356,6 +388,34 @@ async def test_dukpt_takes_its_ksn_and_a_base_key_of_the_nearest_owner(owner: st
     checked = await rig.check(message.without((62,)), sealed=False)
     assert checked.withheld is not None
     assert checked.withheld.reason is Reason.PIN_MALFORMED
+
+
+async def test_a_ksn_that_goes_back_is_told() -> None:
+    rig = Rig(ProfileKeys(pin=TerminalPin(key="dukpt", ksn_field=62)))
+    base = stored(
+        new_key(), KeyPurpose.BASE_DERIVATION, KeyAlgorithm.TDES_2, owner="profile:retail"
+    )
+    rig.table.install(base)
+
+    async def told(ksn: str, stan: int, mti: str = "0200") -> int:
+        message = purchase(stan, {52: "0123456789ABCDEF", 62: ksn}, mti=mti)
+        assert (await rig.check(message, sealed=False)).pins
+        return rig.told(Event.KSN_WENT_BACK)
+
+    assert await told("FFFF9876543210E00001", 1) == 0
+    assert await told("FFFF9876543210E00001", 1) == 0  # the same again
+    assert await told("FFFF9876543210E00007", 2) == 0
+    assert await told("FFFF9876543210E00001", 1, "0201") == 0  # a repeat bears what it bore
+    assert await told("FFFF9876543211000003", 3) == 0  # another device's
+    assert await told("0000000000000000FFFFFFF7", 3) == 0  # AES DUKPT counts in 32 bits
+    assert await told("0000000000000000FFFFFFF6", 4) == 1
+    assert await told("FFFF9876543210E00007", 4) == 2  # a recorded block in a new purchase
+    assert await told("FFFF9876543210E00006", 5) == 3
+    name, fields = rig.events[-1]
+    assert (name, fields["counter"], fields["highest"]) == (Event.KSN_WENT_BACK, 6, 7)
+    rig.shared.counters.devices_max = 2
+    assert await told("FFFF9876543310E00001", 6) == 3
+    assert len(rig.shared.counters) == 2
 
 
 async def test_tracks_are_decrypted_where_de53_says_so() -> None:

@@ -44,11 +44,16 @@ def test_who_was_counted_longest_ago_is_forgotten_first() -> None:
     assert not lockout.locked("10.0.0.1", 1.0)
 
 
-def test_sign_ons_are_limited_by_device() -> None:
+def test_sign_ons_are_limited_by_device_and_address() -> None:
     lockout = Lockout(SETTINGS)
-    assert [lockout.may_sign_on("T0000001", 0.0) for _ in range(3)] == [True, True, False]
-    assert lockout.may_sign_on("T0000002", 0.0)
-    assert lockout.may_sign_on("T0000001", 11.0)
+
+    def may(terminal_id: str, address: str = "10.0.0.1", now_s: float = 0.0) -> bool:
+        return lockout.may_sign_on(terminal_id, address, now_s)
+
+    assert [may("T0000001") for _ in range(3)] == [True, True, False]
+    assert may("T0000002")
+    assert may("T0000001", "10.0.0.2")  # a stranger elsewhere uses up nothing of the shop's
+    assert may("T0000001", now_s=11.0)
 
 
 def test_other_settings_hold_at_once() -> None:
