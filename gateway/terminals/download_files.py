@@ -38,6 +38,7 @@ BLACKLIST_MAX: Final = 999  # and in three
 _FILE_BYTES_MAX: Final = 1_048_576
 _BIN: Final = re.compile(r"[0-9]{2,12}")  # no card number, which PCI DSS would have masked
 _VERSION_CHARS: Final = 12
+_VALUE_BYTES_MAX: Final = 65_535  # what two bytes of a length can say
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +262,9 @@ def _aid(keys: dict[str, Any]) -> Record:
         if not isinstance(tags, dict):
             raise _Wrong("tags", "is no table", 'write tags = { 9F06 = "A0000003330101" }')
         objects = [(_tag(tag), _hex(tags, tag)) for tag in tags]
+        long = next((tag for tag, value in objects if len(value) > _VALUE_BYTES_MAX), None)
+        if long is not None:
+            raise _Wrong("tags", f"{long} has more than {_VALUE_BYTES_MAX} bytes", "shorten it")
     if len({tag for tag, _ in objects}) < len(objects):
         raise _Wrong("tlv" if "tlv" in keys else "tags", "has a tag twice", "remove one")
     values = dict(objects)
@@ -361,7 +365,7 @@ def _only(keys: Mapping[str, Any], known: Iterable[str]) -> None:
 
 def _hex(keys: Mapping[str, Any], key: str, size: int = 0) -> bytes:
     text = keys.get(key)
-    right = isinstance(text, str) and re.fullmatch(r"(?:[0-9A-Fa-f]{2}|\s)+", text)
+    right = isinstance(text, str) and re.fullmatch(r"(?:[0-9A-Fa-f]{2}|\s)+", text, re.ASCII)
     data = bytes.fromhex(text) if right and isinstance(text, str) else b""
     if not data or (size and len(data) != size):
         what = "is missing" if text is None else "is not hex"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ _PREFIX: Final = re.compile(r"(ASCII|BCD|Hex|EBCDIC|Binary|None)\.(Fixed|L{1,6})
 _LENGTHS: Final = {"ASCII": "ascii", "EBCDIC": "cp037", "BCD": "bcd", "Binary": "b"}
 _MTI, _BITMAP, _THIRD_BITMAP, _LAST = 0, 1, 65, 128
 _BITMAP_BYTES: Final = 8
+_LENGTH_MAX: Final = 999_999  # what six digits of a length can say
 _TRACK_2: Final = 35
 
 
@@ -90,8 +92,8 @@ class _Twice(ValueError):
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key, count in counts.items() if count > 1)
         raise _Twice(f"field {ascii(twice)[:60]}: is there twice")
     return found
 
@@ -126,7 +128,7 @@ def _keys(number: int, field: Mapping[str, Any]) -> dict[str, Any]:
     _only_known(number, field)
     if kind not in _TYPES:
         raise _unknown(number, f"type {ascii(kind)[:40]}")
-    if not isinstance(longest, int) or isinstance(longest, bool) or longest < 1:
+    if not isinstance(longest, int) or isinstance(longest, bool) or not 1 <= longest <= _LENGTH_MAX:
         raise PackagerError(f"field {number}: length {ascii(longest)[:20]} is no length")
     found = _PREFIX.fullmatch(str(field.get("prefix")))
     if found is None:

@@ -92,6 +92,10 @@ class _Reader:
         except expat.ExpatError as error:
             reason = expat.ErrorString(error.code)
             raise PackagerError(f"line {error.lineno}: not XML: {reason}") from None
+        except (LookupError, ValueError):  # what declares an encoding that expat has not
+            raise PackagerError(
+                "line 1: its encoding is not known here; save the file as UTF-8"
+            ) from None
         return self._fields
 
     def _started(self, tag: str, attributes: dict[str, str]) -> None:

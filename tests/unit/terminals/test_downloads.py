@@ -504,6 +504,13 @@ def test_the_header_tells_a_terminal_to_come(centre: Centre) -> None:
         ("aids.toml", "[[aids]]\n", 1, "neither tlv nor tags"),
         ("aids.toml", '[[aids]]\ntags = { 9F = "00" }\n', 2, "is no tag"),
         ("aids.toml", "[[aids]]\ntags = { 9F06 = 5 }\n", 1, "is not hex"),
+        ("aids.toml", '[[aids]]\ntlv = "9F06\N{NO-BREAK SPACE}05"\n', 2, "is not hex"),
+        (
+            "aids.toml",
+            f'[[aids]]\ntags = {{ 9F06 = "A000000999", DF20 = "{"00" * 65_536}" }}\n',
+            2,
+            "DF20 has more than 65535 bytes",
+        ),
         (
             "aids.toml",
             f'[[aids]]\ntags = {{ 9F06 = "A000000999", DF20 = "{"00" * 999}" }}\n',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,21 @@ def test_what_has_no_equal_is_named_with_its_field(
 def test_what_is_no_specification_is_refused(content: bytes, said: str) -> None:
     with pytest.raises(PackagerError, match=said):
         dialect_text(content, "acme")
+
+
+def test_a_key_twice_among_very_many_is_found_at_once() -> None:
+    keys = ",".join(f'"{number}": 1' for number in range(60_000))
+    began_s = time.thread_time()
+    with pytest.raises(PackagerError, match="field '59999': is there twice"):
+        dialect_text(f'{{{keys}, "59999": 1}}'.encode(), "acme")
+    assert time.thread_time() - began_s < 2  # each key counted anew would take a minute
+
+
+@pytest.mark.parametrize("length", [0, 1_000_000, 10**4_000])
+def test_a_length_that_none_can_have_is_refused(length: int) -> None:
+    wrong = field("Hex", 8, "HexToASCII", "Hex.Fixed") | {"length": length}
+    with pytest.raises(PackagerError, match=r"field 2: length [0-9]+ is no length"):
+        dialect_text(specification({"2": wrong}), "acme")
 
 
 values = st.recursive(

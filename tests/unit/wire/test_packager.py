@@ -102,6 +102,9 @@ def test_a_packager_becomes_a_dialect() -> None:
         (packager('<isofield id="x" length="3"/>'), "line 6: a field needs id and length"),
         (b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "line 1: declares an entity"),
         (b'<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>', "declares an entity"),
+        (b'<?xml version="1.0" encoding="acme"?><isopackager/>', "line 1: its encoding"),
+        (b'<?xml version="1.0" encoding="Big5"?><isopackager/>', "line 1: its encoding"),
+        (b'<?xml version="1.0" encoding="idna"?><isopackager/>', "line 1: its encoding"),
         (b" " * (PACKAGER_BYTES_MAX + 1), "is longer than"),
     ],
 )
