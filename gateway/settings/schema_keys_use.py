@@ -79,9 +79,7 @@ class Lockout(Table):
     lockout_s: Seconds = 300.0  # no connection is taken from the address so long
     addresses_max: int = Field(default=10_000, ge=1, le=1_000_000)  # that are counted
     sign_ons_max: int = Field(default=10, ge=1, le=10_000)  # of a device from an address; then 96
-    devices_max: int = Field(
-        default=100_000, ge=1, le=10_000_000
-    )  # whose sign-ons and KSN counters are kept
+    devices_max: int = Field(default=100_000, ge=1, le=10_000_000)  # whose sign-ons, KSNs are kept
 
 
 class KeyExchange(Table):

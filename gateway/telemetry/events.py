@@ -48,6 +48,7 @@ class Event(StrEnum):
     REQUEST_REFUSED = "request_refused"
     NETWORK_MESSAGE = "network_message"
     MAC_FAILED = "mac_failed"
+    KSN_WENT_BACK = "ksn_went_back"  # a PIN block of DUKPT that may have been recorded
     LOCKED_OUT = "locked_out"  # an address, after too many wrong MACs
     KEYS_HANDED_OUT = "keys_handed_out"  # to a terminal that signed on
     KEYS_PROVEN = "keys_proven"  # by the first good MAC under them
@@ -130,6 +131,7 @@ _OTHER_LEVELS = {
         Event.IDENTITY_REFUSED,
         Event.REQUEST_REFUSED,
         Event.MAC_FAILED,
+        Event.KSN_WENT_BACK,
         Event.LOCKED_OUT,
         Event.SIGN_ON_REFUSED,
         Event.KEYS_REFUSED,
@@ -185,6 +187,7 @@ ALARMS = frozenset(
         Event.CERTIFICATE_EXPIRING,
         Event.KEY_EXPIRING,
         Event.MAC_FAILED,
+        Event.KSN_WENT_BACK,
         Event.SERIAL_MISMATCH,
         Event.INCIDENT_REPORT_FAILED,
         Event.LOCKED_OUT,
