@@ -106,17 +106,36 @@ class Originals:
     async def find_reversed(
         self, request: Request, prefixes: Sequence[str], description: Description
     ) -> Transaction | None:
-        """What a reversal is about; a device before this one has nothing to be reversed here.
+        """What a reversal is about, by `prefixes` or what a device before this one sent.
 
         On another day than DE13 names it is what DE90 names to the second or, where DE90 names no
-        time, what was just sent.
+        time, what was just sent. A device before this one sent it only if the time says so too:
+        STANs begin again with each, and what never came is not another's approval.
         """
+        device = request.device
+        best, best_fit = await self._reversed(request, prefixes, description, device.activation)
+        for terminal_id, activation in reversed(device.inherits):
+            if best_fit is Fit.SURELY:
+                break
+            former = self.prefixes_of(request, terminal_id=terminal_id)
+            found, fit = await self._reversed(request, former, description, activation)
+            if fit >= Fit.PROBABLY and fit > best_fit:
+                best, best_fit = found, fit
+        return best
+
+    async def _reversed(
+        self,
+        request: Request,
+        prefixes: Sequence[str],
+        description: Description,
+        activation: int,
+    ) -> tuple[Transaction | None, Fit]:
         own_day = duplicates.day_of(request.message, request.wall_ms)
         best, best_fit = None, Fit.NOT
         for prefix in prefixes:
             own = prefix.startswith(("B", f"D{own_day}"))
             for found in await self._store.find_by_key_prefix(prefix, _FOUND_MAX):
-                if found.activation != request.device.activation or found.kind is Kind.SETTLEMENT:
+                if found.activation != activation or found.kind is Kind.SETTLEMENT:
                     continue
                 fit = description.fit(found)
                 just_sent = request.wall_ms - found.created_ms < _JUST_SENT_MS
@@ -126,7 +145,7 @@ class Originals:
                     best, best_fit = found, fit
             if best_fit is Fit.SURELY:
                 break
-        return best
+        return best, best_fit
 
     async def find_followed(self, request: Request, description: Description) -> Transaction | None:
         """What a void, completion or refund follows, by DE90, DE61, or DE37 and DE38.

@@ -128,9 +128,13 @@ class TakeBacks:
         originals = self._originals
         prefixes = originals.prefixes_of(request)
         description = Description(request.message, self._records, whole_amount=True)
+        # What a device before this one had under way as it was replaced is waited for as well.
+        waited = [*prefixes]
+        for terminal_id, _ in request.device.inherits:
+            waited += originals.prefixes_of(request, terminal_id=terminal_id)
         with originals.graves.sought(prefixes, request.device.activation) as graves:
             for key, exchange in list(self._under_way.items()):
-                if key.startswith(tuple(prefixes)):
+                if key.startswith(tuple(waited)):
                     await exchange.wait()
             found = await originals.find_reversed(request, prefixes, description)
             if found is None:

@@ -66,12 +66,35 @@ async def test_of_two_with_one_stan_it_voids_its_own(autojump_clock: MockClock) 
         assert [one.original_id for one in voids] == [2, 1]
 
 
-async def test_it_reverses_nothing_of_the_one_before(autojump_clock: MockClock) -> None:
+async def test_it_reverses_what_the_one_before_sent(autojump_clock: MockClock) -> None:
+    async with rig(await carried(FakeStore())) as node:
+        for stan, device in ((1, HEIR), (2, OTHER)):
+            sold = purchase(stan)
+            assert await node.code(sold) == "00"
+            # The reversal that the old device still owed comes from the one in its place.
+            reversal = reversal_of(sold).changed({41: device.terminal_id})
+            assert await node.code(reversal, device=device) == "00"
+            assert node.store.transactions[stan].state is State.REVERSAL_OWED
+        await trio.sleep(5)
+        taken_back = [one for one in node.acquirers["a"].received if one.mti == "0420"]
+        assert [one.terminal_id for one in taken_back] == ["T0000001"] * 2
+
+
+async def test_what_never_came_is_not_what_the_one_before_sent(autojump_clock: MockClock) -> None:
+    async with rig() as node:
+        assert await node.code(purchase(1)) == "00"
+        # The same STAN, amount and card, and another time: its own request, which never came.
+        lost = purchase(1, {7: "1121130000", 12: "130000"})
+        for reversal in (reversal_of(lost), reversal_of(lost).without([7, 12, 90])):
+            assert await node.code(reversal, device=HEIR) == "25"
+        assert node.store.transactions[1].state in (State.ANSWERED, State.DELIVERED)
+
+
+async def test_whoever_inherits_nothing_reverses_nothing(autojump_clock: MockClock) -> None:
     async with rig() as node:
         sold = purchase(1)
         assert await node.code(sold) == "00"
-        # Its own request with this STAN never came; the other's approval is not it.
-        assert await node.code(reversal_of(sold), device=HEIR) == "25"
+        assert await node.code(reversal_of(sold), device=replace(HEIR, inherits=())) == "25"
         assert node.store.transactions[1].state in (State.ANSWERED, State.DELIVERED)
 
 
