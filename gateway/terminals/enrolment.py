@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.clock import iso_time
@@ -166,8 +166,8 @@ def completed(device: Device, values: Mapping[str, str]) -> Device:
 class ImportPlan:
     """What a roster would change, row by row; nothing is changed by it.
 
-    `present` and `holders` are the registry's rows by terminal and by certificate. `merchant_id`
-    is for new devices whose row has none; `activate` makes active what is or would be pending.
+    `present` are the registry's rows by terminal. `merchant_id` is for new devices whose row has
+    none; `activate` makes active what is or would be pending, and is ready to be.
     """
 
     def __init__(
@@ -175,23 +175,27 @@ class ImportPlan:
         terms: Terms,
         *,
         present: Mapping[str, Device],
-        holders: Mapping[str, Device],
         last_id: int,
         enrolled_ms: int,
         merchant_id: str,
         activate: bool,
+        check_certificate: Callable[[str, str], None],
+        missing: Callable[[Device], str],
     ) -> None:
+        """`check_certificate` raises OperatorError where one is not for a terminal id; `missing`
+        says why a device is not ready to be activated, "" where it is."""
         self.added: list[Device] = []
         self.completed: list[Device] = []
         self.unchanged = 0
         self.problems: list[Problem] = []
         self._terms = terms
         self._present = present
-        self._holders = holders
         self._last_id = last_id
         self._enrolled_ms = enrolled_ms
         self._merchant_id = merchant_id
         self._activate = activate
+        self._check_certificate = check_certificate
+        self._missing = missing
         self._lines: dict[str, int] = {}
 
     def take(self, row: Row) -> None:
@@ -212,7 +216,7 @@ class ImportPlan:
         self._once(f"terminal {row.terminal_id.rstrip()}", row.line)
         if certificate:
             self._once(f"certificate {certificate}", row.line)
-        check_certificate_free(certificate, row.terminal_id, self._holders)
+        self._check_certificate(certificate, row.terminal_id)
         device = self._present.get(row.terminal_id)
         if self._activate and values.get("state", DeviceState.PENDING) == DeviceState.PENDING:
             # A device that works already, or that an operator suspended, stays as it is.
@@ -222,19 +226,26 @@ class ImportPlan:
         if device is None:
             if self._merchant_id:
                 values.setdefault("merchant_id", self._merchant_id)
-            self.added.append(
-                self._terms.new_device(
-                    replace(row, values=values),
-                    device_id=self._last_id + len(self.added) + 1,
-                    enrolled_ms=self._enrolled_ms,
-                )
+            added = self._terms.new_device(
+                replace(row, values=values),
+                device_id=self._last_id + len(self.added) + 1,
+                enrolled_ms=self._enrolled_ms,
             )
+            self._check_ready(added)
+            self.added.append(added)
             return
         new = completed(device, values)
         if new is device:
             self.unchanged += 1
-        else:
-            self.completed.append(new)
+            return
+        if device.state is DeviceState.PENDING:
+            self._check_ready(new)
+        self.completed.append(new)
+
+    def _check_ready(self, device: Device) -> None:
+        missing = self._missing(device) if device.state is DeviceState.ACTIVE else ""
+        if missing:
+            raise OperatorError(f"{device.terminal_id.rstrip()} is not ready: {missing}")
 
     def _once(self, what: str, line: int) -> None:
         first = self._lines.setdefault(what, line)

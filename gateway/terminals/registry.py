@@ -437,11 +437,12 @@ class Registry(DeviceTable):
         plan = ImportPlan(
             self._terms,
             present=self._rows,
-            holders=self._by_certificate,
             last_id=self._last_id,
             enrolled_ms=self._clock.wall_ms(),
             merchant_id=device_fields.merchant_id(merchant_id) if merchant_id else "",
             activate=activate,
+            check_certificate=self.check_certificate,
+            missing=self.missing,
         )
         for taken, row in enumerate(roster.parse(text, plan.problems)):
             plan.take(row)

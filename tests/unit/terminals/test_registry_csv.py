@@ -7,7 +7,7 @@ import pytest
 from gateway.clock import VirtualClock
 from gateway.errors import OperatorError, StoreError
 from gateway.settings.schema_terminals import DeviceRange
-from gateway.store.store import DeviceState
+from gateway.store.store import DeviceState, RevokeCertificate, RevokedCertificate
 from gateway.terminals.registry import Imported, Registry
 from gateway.terminals.roster import RosterRefused
 from tests.support.fake_store import FakeStore
@@ -187,3 +187,33 @@ async def test_a_store_that_fails_half_way_leaves_an_import_that_can_be_repeated
     assert len(registry.devices()) == len(store.devices_by_id) == 1_000
     store.fail_after = None
     assert await registry.import_csv(text) == Imported(added=200, completed=0, unchanged=1_000)
+
+
+@pytest.mark.parametrize("by_column", [False, True])
+async def test_only_what_is_ready_is_activated(by_column: bool) -> None:
+    store = FakeStore()
+    registry = await loaded(store)
+    await registry.enrol(terminal_id="T1", merchant_id="M1")
+    registry.missing = lambda device: "" if device.terminal_id == "T3      " else "no master key"
+    column, value = (",state", ",active") if by_column else ("", "")
+    text = f"terminal_id,merchant_id{column}\n" + "".join(f"T{n},M1{value}\n" for n in (1, 2, 3))
+    with pytest.raises(RosterRefused) as refused:
+        await registry.import_csv(text, activate=not by_column)
+    assert [line for line, _ in refused.value.problems] == [2, 3]
+    assert "T2 is not ready: no master key" in str(refused.value)
+    registry.missing = lambda _: ""
+    assert (await registry.import_csv(text, activate=not by_column)).added == 2
+    # What works already is not asked again.
+    registry.missing = lambda _: "no master key"
+    more = "terminal_id,place\nT1,Ulm\n"
+    assert (await registry.import_csv(more, activate=True)).completed == 1
+
+
+async def test_a_certificate_that_was_taken_away_comes_back_with_no_file() -> None:
+    registry = await loaded(FakeStore())
+    await registry.enrol(terminal_id="T1", merchant_id="M1")
+    taken = RevokedCertificate(SHA_A, "T9      ", 1_700_000_000_000)
+    await registry.keep([registry.get("T1")], RevokeCertificate(taken))
+    text = f"terminal_id,merchant_id,certificate_sha256\nT1,M1,{SHA_A}\nT2,M1,{SHA_B}\n"
+    with pytest.raises(RosterRefused, match="was T9's until"):
+        await registry.import_csv(text)
