@@ -85,6 +85,7 @@ class Replacements:
                 change = await make(old, new, reason)
                 # Rules stand for devices without a row: both ids are rows from here on.
                 serving = change.new if keep_ids else change.old
+                self._check_ready(serving, old=old, new=new)
                 open_batch = batches.open_of(old_id)
                 made = Replacement(
                     replacement_id=max(self._made, default=0) + 1,
@@ -188,6 +189,22 @@ class Replacements:
                 f"{new.terminal_id.rstrip()} has transactions of its own: enrol the device under"
                 " another terminal id, and have that one replace it"
             )
+
+    def _check_ready(self, serving: Device, *, old: Device, new: Device) -> None:
+        """As for its activation; where the old device is lost its name proves nothing any more."""
+        lost = old.state is DeviceState.LOST
+        if new.state is DeviceState.ACTIVE and not lost:
+            return
+        known = serving.known_by_name or not lost
+        asked = replace(
+            serving,
+            terminal_id=new.terminal_id,  # the one that a remedy is for
+            keys_of=serving.keyed_as,
+            known_by_name=known,
+        )
+        missing = self._registry.missing(asked)
+        if missing:
+            raise OperatorError(f"{new.terminal_id.rstrip()} is not ready: {missing}")
 
     def _in_force(self, old_id: str, new_id: str, *, keep_ids: bool) -> Replacement | None:
         """This very replacement, if it was the last that happened to both."""

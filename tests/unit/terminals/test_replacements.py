@@ -10,7 +10,8 @@ import pytest
 
 from gateway.errors import NoSuchThing, OperatorError, StoreError
 from gateway.keys.records import KeyAlgorithm, KeyPurpose, StoredKey, StoredKeyState
-from gateway.store.store import BatchTotals, DeviceState, PutKey
+from gateway.store.store import BatchTotals, Device, DeviceState, PutKey
+from gateway.terminals import readiness
 from tests.support.device_lives import SHA_A, SHA_B, Shop, a_shop
 
 T1, T2 = "T1      ", "T2      "
@@ -203,6 +204,34 @@ async def test_a_lost_device_is_replaced(tmp_path: Path) -> None:
     undone = await shop.life.undo("T1", reason="", who="ada")
     assert undone["standing"] == "undone"
     assert shop.registry.get("T1").state is DeviceState.LOST
+
+
+@pytest.mark.parametrize("keep_ids", [False, True])
+async def test_what_replaces_a_device_is_ready_to(tmp_path: Path, keep_ids: bool) -> None:
+    shop = await a_shop(tmp_path)
+    asked: list[Device] = []
+
+    def missing(device: Device) -> str:
+        asked.append(device)
+        return "it has no master key"
+
+    shop.registry.missing = missing
+    kept = shop.kept()
+    with pytest.raises(OperatorError, match="T2 is not ready: it has no master key"):
+        await replaced(shop, keep_ids=keep_ids)
+    assert shop.kept() == kept
+    # Asked of the device as it would be; broken, the old one proves nothing to anybody.
+    assert (asked[0].keyed_as, asked[0].known_by_name) == (T2, True)
+
+
+async def test_of_a_lost_device_the_name_alone_is_not_given_on(tmp_path: Path) -> None:
+    shop = await a_shop(tmp_path)
+    await shop.device("T3")
+    await shop.life.lost("T1", stolen=True, reason="", who="ada", hours=None)
+    shop.registry.missing = lambda device: readiness.missing(device, [], lambda _: ())
+    with pytest.raises(OperatorError, match=r"T3 is not ready: .* terminals bind T3"):
+        await replaced(shop, new="T3")
+    await replaced(shop, new="T3", keep_ids=True)
 
 
 async def test_its_history_says_what_became_of_it(tmp_path: Path) -> None:
