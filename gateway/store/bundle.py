@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from pydantic import TypeAdapter, ValidationError
+
 from gateway.errors import OperatorError
 from gateway.store.snapshot import Pace, Progress, StoreFacts
 
@@ -26,6 +28,7 @@ STORE = "store/gateway.db"
 KEYRING = "keys/keyring.json"
 AUDIT = "audit/"
 CONFIG = "config/"
+_PATHS = ("config", "store", "keyring", "audit")
 _CHUNK_BYTES = 1 << 20
 _MANIFEST_BYTES_MAX = 1 << 26
 _COMPRESSION = 1  # the most it may cost beside payments
@@ -65,6 +68,10 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
         return asdict(self)
+
+
+_FORMAT: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+_MANIFEST = TypeAdapter(Manifest)
 
 
 class BundleWriter:
@@ -246,18 +253,29 @@ def _taken(source: IO[bytes], name: str, into: Path | None) -> Member:
 
 def _parsed(file: Path, content: bytes) -> Manifest:
     try:
-        values = json.loads(content)
-        if values["format"] != FORMAT:
+        known = _FORMAT.validate_json(content).get("format")
+        if known != FORMAT:
             raise OperatorError(
-                f"{file}: format {values['format']!r} is not known here, only {FORMAT}; "
+                f"{file}: format {known!r} is not known here, only {FORMAT}; "
                 "restore it with the version that wrote it"
             )
-        values["store"] = StoreFacts(**values["store"])
-        values["files"] = tuple(Member(**one) for one in values["files"])
-        values["left_out"] = tuple(values["left_out"])
-        return Manifest(**values)
-    except (ValueError, KeyError, TypeError) as error:
-        raise OperatorError(f"{file}: {MANIFEST} cannot be read: {error}") from None
+        manifest = _MANIFEST.validate_json(content, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "it"
+        raise OperatorError(f"{file}: {MANIFEST} cannot be read: {place}: {first['msg']}") from None
+    _check_paths(file, manifest.paths)
+    return manifest
+
+
+def _check_paths(file: Path, paths: Mapping[str, str]) -> None:
+    """Each is one that a configuration can have; `audit` may be empty."""
+    for key in _PATHS:
+        path = paths.get(key, "")
+        if not (path or (key == "audit" and key in paths)) or not path.isprintable():
+            raise OperatorError(f"{file}: {MANIFEST} cannot be read: paths.{key} is no path")
+    if Path(paths["config"]).name != paths["config"]:
+        raise OperatorError(f"{file}: {MANIFEST} cannot be read: paths.config is no file's name")
 
 
 def _compare(file: Path, manifest: Manifest, found: list[Member]) -> None:

@@ -113,15 +113,22 @@ def _look(file: Path, manifest: Manifest, staging: Path) -> Looked:
     facts = snapshot.facts_of(staging / bundle.STORE)
     if facts != manifest.store:
         raise OperatorError(f"{file}: the store in it holds something else than its manifest says")
-    count = 0
-    remarks: tuple[str, ...] = ()
+    for member in manifest.files:
+        if member.name.startswith(str(Path(bundle.STORE).parent)) and member.name != bundle.STORE:
+            # Beside the database SQLite would take it for the database's own.
+            raise OperatorError(f"{file}: {member.name!r} does not belong in a backup")
     head = Head(manifest.audit_seq, manifest.audit_hash)
-    if head != EMPTY:
-        verdict = verify(staging / bundle.AUDIT, anchor=head)
-        if not verdict.ok:
-            raise OperatorError(f"{file}: the audit log in it is not whole: {verdict.problems[0]}")
-        count, remarks = verdict.records, tuple(str(one) for one in verdict.remarks)
-    return Looked(file=file, manifest=manifest, audit_records=count, remarks=remarks)
+    verdict = verify(staging / bundle.AUDIT, anchor=None if head == EMPTY else head)
+    if head == EMPTY and verdict.records:
+        raise OperatorError(f"{file}: there is an audit log in it, and its manifest says of none")
+    if not verdict.ok:
+        raise OperatorError(f"{file}: the audit log in it is not whole: {verdict.problems[0]}")
+    return Looked(
+        file=file,
+        manifest=manifest,
+        audit_records=verdict.records,
+        remarks=tuple(str(one) for one in verdict.remarks),
+    )
 
 
 def check_place(looked: Looked, place: Place, staging: Path) -> None:

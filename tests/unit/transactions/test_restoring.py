@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copyfile, copytree
 from types import SimpleNamespace
+from typing import IO, cast
 
 import pytest
 import trio
@@ -21,7 +25,7 @@ from gateway.store.snapshot import Pace
 from gateway.store.sqlite import SqliteStore
 from gateway.store.store import ReserveStans, State
 from gateway.telemetry.audit import AuditLog, opened
-from gateway.telemetry.audit_chain import Who
+from gateway.telemetry.audit_chain import EMPTY, Who
 from gateway.telemetry.audit_files import chain_files
 from gateway.telemetry.audit_reader import records, verify
 from gateway.transactions import restoring
@@ -287,6 +291,48 @@ async def test_a_changed_audit_log_in_a_backup_is_found(tmp_path: Path) -> None:
         restoring.unpacked(made.file),
     ):
         raise AssertionError("it was taken for whole")
+
+
+def forged(made: Made, file: Path, extra: str = "", **changes: object) -> Path:
+    """The backup with another manifest, and one file more whose checksum is in it."""
+    with tarfile.open(made.file) as bundled, tarfile.open(file, "w:gz") as tar:
+        for entry in bundled:
+            content = cast("IO[bytes]", bundled.extractfile(entry)).read()
+            if entry.name == "manifest.json":
+                values = json.loads(content)
+                if extra:
+                    digest = hashlib.sha256(b"x").hexdigest()
+                    values["files"].append({"name": extra, "bytes": 1, "sha256": digest})
+                    more = tarfile.TarInfo(extra)
+                    more.size = 1
+                    tar.addfile(more, io.BytesIO(b"x"))
+                content = json.dumps(values | changes).encode()
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("extra", "changes", "words"),
+    [
+        ("store/gateway.db-wal", {}, "'store/gateway.db-wal' does not belong"),
+        ("", {"audit_seq": 0, "audit_hash": EMPTY.hash}, "its manifest says of none"),
+        ("", {"audit_seq": "2"}, "manifest.json cannot be read: audit_seq: "),
+        ("", {"taken_ms": None}, "manifest.json cannot be read: taken_ms: "),
+        ("", {"files": [{"name": "x"}]}, "manifest.json cannot be read: files.0.bytes: "),
+        ("", {"format": 2}, "restore it with the version that wrote it"),
+        ("", {"paths": {}}, "paths.config is no path"),
+        ("", {"paths": {"config": "../g", "store": "s", "keyring": "k", "audit": ""}}, "file's"),
+        ("", {"paths": {"config": "g", "store": "a\0b", "keyring": "k", "audit": ""}}, "paths.st"),
+    ],
+)
+async def test_a_forged_manifest_is_refused(
+    extra: str, changes: dict[str, object], words: str, tmp_path: Path
+) -> None:
+    made = await a_backup(tmp_path / "old")
+    file = forged(made, tmp_path / "forged", extra, **changes)
+    with pytest.raises(OperatorError, match=words):
+        await put(file, tmp_path / "new")
 
 
 @pytest.mark.parametrize("step", ["_put_others", "_put_store"])
