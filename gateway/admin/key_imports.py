@@ -55,6 +55,7 @@ async def import_many(
     master: StoredKey,
     form: KeyForm,
     is_enrolled: Callable[[str], bool],
+    who: str,
     progress: Progress | None = None,
 ) -> Imported:
     """Keep the keys of a CSV file (see `COLUMNS`), each in force at once.
@@ -88,12 +89,14 @@ async def import_many(
             if number % _STEP == 0:
                 await trio.lowlevel.checkpoint()
         _refuse(problems)
-        await _keep(room, made, progress)
+        await _keep(room, made, progress, who=who)
     unknown = sum(not is_enrolled(row.owner.partition(":")[2]) for row in rows)
     return Imported(keys=len(made), unchanged=unchanged, unknown=unknown)
 
 
-async def _keep(room: KeyRoom, made: list[StoredKey], progress: Progress | None) -> None:
+async def _keep(
+    room: KeyRoom, made: list[StoredKey], progress: Progress | None, *, who: str
+) -> None:
     settings = room.settings
     for first in range(0, len(made), settings.step_rows):
         changes = [
@@ -101,7 +104,7 @@ async def _keep(room: KeyRoom, made: list[StoredKey], progress: Progress | None)
             for key in made[first : first + settings.step_rows]
             for change in room.succeeding(key)
         ]
-        await room.commit(changes)
+        await room.commit(changes, who=who)
         if progress is not None:
             progress(min(first + settings.step_rows, len(made)), len(made))
         await trio.sleep(settings.pause_ms / 1_000)

@@ -85,7 +85,7 @@ class KeyRoom:
 
     # --- new keys ------------------------------------------------------------
 
-    async def generate(self, wanted: NewKey) -> StoredKey:
+    async def generate(self, wanted: NewKey, *, who: str) -> StoredKey:
         """A random key, durable; raises OperatorError, KeyUnavailable and StoreError."""
         async with self.changing:
             self.check_wanted(wanted)
@@ -98,18 +98,25 @@ class KeyRoom:
                 start_ms=record.start_ms,
                 end_ms=record.end_ms,
             )
-            return await self._put(made, pending=wanted.pending)
+            return await self._put(made, pending=wanted.pending, who=who)
 
-    async def enter(self, clear: bytes, wanted: NewKey) -> StoredKey:
+    async def enter(self, clear: bytes, wanted: NewKey, *, who: str) -> StoredKey:
         """A key that people entered; the errors of `generate`."""
         async with self.changing:
             self.check_wanted(wanted)
             self.refuse_weak(wanted.algorithm, clear)
             made = self.holdings.messages.keep(clear, as_=self.record_of(wanted))
-            return await self._put(made, pending=wanted.pending)
+            return await self._put(made, pending=wanted.pending, who=who)
 
     async def import_wrapped(
-        self, wrapped: bytes, wanted: NewKey, *, master: StoredKey, form: KeyForm, check: str
+        self,
+        wrapped: bytes,
+        wanted: NewKey,
+        *,
+        master: StoredKey,
+        form: KeyForm,
+        check: str,
+        who: str,
     ) -> StoredKey:
         """A key that came under a master key; `check`: its check value as hex, "" in key blocks.
 
@@ -118,7 +125,7 @@ class KeyRoom:
         async with self.changing:
             self.check_wanted(wanted)
             made = self.unwrapped(wrapped, wanted, master=master, form=form, check=check)
-            return await self._put(made, pending=wanted.pending)
+            return await self._put(made, pending=wanted.pending, who=who)
 
     def unwrapped(
         self, wrapped: bytes, wanted: NewKey, *, master: StoredKey, form: KeyForm, check: str
@@ -182,12 +189,12 @@ class KeyRoom:
             )
         self.table.check_room()
 
-    async def _put(self, made: StoredKey, *, pending: bool) -> StoredKey:
+    async def _put(self, made: StoredKey, *, pending: bool, who: str) -> StoredKey:
         if pending:
-            await self.commit([made])
+            await self.commit([made], who=who)
             return made
         rows = self.succeeding(made)
-        await self.commit(rows)
+        await self.commit(rows, who=who)
         return rows[0]
 
     def succeeding(self, new: StoredKey) -> tuple[StoredKey, ...]:
@@ -201,15 +208,17 @@ class KeyRoom:
 
     # --- what becomes of them ------------------------------------------------------------
 
-    async def activate(self, owner: str, purpose: KeyPurpose, version: int) -> StoredKey:
+    async def activate(
+        self, owner: str, purpose: KeyPurpose, version: int, *, who: str
+    ) -> StoredKey:
         """A key that waits takes the place of the one in force; raises OperatorError."""
         async with self.changing:
             new = self._version(owner, purpose, version)
             rows = self.succeeding(new)
-            await self.commit(rows)
+            await self.commit(rows, who=who)
             return rows[0]
 
-    async def rotate(self, owner: str, purpose: KeyPurpose) -> StoredKey:
+    async def rotate(self, owner: str, purpose: KeyPurpose, *, who: str) -> StoredKey:
         """Another random key after the one in force.
 
         Of the gateway's own keys it is in force at once, and the former goes on reading what it
@@ -225,7 +234,8 @@ class KeyRoom:
             )
         current = self._current(owner, purpose)
         return await self.generate(
-            NewKey(owner=owner, purpose=purpose, algorithm=current.algorithm, pending=True)
+            NewKey(owner=owner, purpose=purpose, algorithm=current.algorithm, pending=True),
+            who=who,
         )
 
     async def _rotate_own(self, purpose: KeyPurpose) -> StoredKey:
@@ -238,7 +248,7 @@ class KeyRoom:
                 self.holdings.security.take_up(own.keyring())
         return new
 
-    async def rollback(self, owner: str, purpose: KeyPurpose) -> StoredKey:
+    async def rollback(self, owner: str, purpose: KeyPurpose, *, who: str) -> StoredKey:
         """The key before the one in force is in force again, and that one over.
 
         Returns the one that is in force. Raises OperatorError where none before it works any more.
@@ -262,11 +272,12 @@ class KeyRoom:
             restored = moved(before, KeyEvent.RESTORED, now_ms=now_ms)
             if restored is before:  # it was to go on until the other starts
                 restored = replace(before, end_ms=0)
-            await self.commit([restored, moved(current, KeyEvent.TAKEN_BACK, now_ms=now_ms)])
+            taken_back = moved(current, KeyEvent.TAKEN_BACK, now_ms=now_ms)
+            await self.commit([restored, taken_back], who=who)
             return restored
 
     async def destroy(
-        self, owner: str, *, purpose: KeyPurpose | None = None, version: int = 0
+        self, owner: str, *, purpose: KeyPurpose | None = None, version: int = 0, who: str
     ) -> list[StoredKey]:
         """One version of a key, all of a purpose or all of an owner's; returns what was destroyed.
 
@@ -280,7 +291,7 @@ class KeyRoom:
                 gone = [
                     moved(self._version(owner, purpose, version), KeyEvent.DESTROYED, now_ms=now_ms)
                 ]
-                await self.commit(gone)
+                await self.commit(gone, who=who)
             else:
                 purposes = () if purpose is None else (purpose,)
                 with trio.CancelScope(shield=True):
@@ -290,7 +301,8 @@ class KeyRoom:
                         if key.wrapped and (not purposes or key.purpose in purposes)
                     ]
                     await self._store.commit(
-                        DestroyKeys(owner, now_ms, purposes), *device_notes(ending, at_ms=now_ms)
+                        DestroyKeys(owner, now_ms, purposes),
+                        *device_notes(ending, at_ms=now_ms, who=who),
                     )
                     gone = self.table.destroyed(owner, at_ms=now_ms, purposes=purposes)
             if not gone:
@@ -385,13 +397,14 @@ class KeyRoom:
 
     # --- making it durable ------------------------------------------------------------
 
-    async def commit(self, rows: Sequence[StoredKey]) -> None:
+    async def commit(self, rows: Sequence[StoredKey], *, who: str) -> None:
         """Rows into the store, then into the table; old versions that are over go.
 
+        `who` changes them, as devices' histories say; "": nobody, it was time.
         Whoever hangs up leaves it done all the same. Raises StoreError.
         """
         operations: list[Operation] = [PutKey(row) for row in rows]
-        operations += device_notes(rows, at_ms=self.now_ms())
+        operations += device_notes(rows, at_ms=self.now_ms(), who=who)
         forgotten = []
         newest: dict[tuple[str, KeyPurpose], int] = {}
         for row in rows:

@@ -119,5 +119,5 @@ class KeyWatch:
                     if room.is_as(key)
                 ]
                 if rows:
-                    await room.commit(rows)
+                    await room.commit(rows, who="")
             await trio.sleep(room.settings.pause_ms / 1_000)

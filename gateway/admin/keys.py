@@ -76,10 +76,20 @@ class KeyOperations(Operations):
                     ComponentArguments, self.component, Role.KEYS, subject="owner", keeps_who=True
                 ),
                 "import_wrapped": Operation(
-                    WrappedArguments, self.import_wrapped, Role.KEYS, subject="owner", long=long
+                    WrappedArguments,
+                    self.import_wrapped,
+                    Role.KEYS,
+                    subject="owner",
+                    long=long,
+                    keeps_who=True,
                 ),
                 "import_many": Operation(
-                    ManyArguments, self.import_many, Role.KEYS, subject="master_owner", long=long
+                    ManyArguments,
+                    self.import_many,
+                    Role.KEYS,
+                    subject="master_owner",
+                    long=long,
+                    keeps_who=True,
                 ),
                 "activate": self._change(KeyArguments, self.activate),
                 "rotate": self._change(KeyArguments, self.rotate),
@@ -95,7 +105,7 @@ class KeyOperations(Operations):
     def _change(
         self, arguments: type[Arguments], run: Callable[..., Awaitable[object]]
     ) -> Operation:
-        return Operation(arguments, run, Role.KEYS, subject="owner")
+        return Operation(arguments, run, Role.KEYS, subject="owner", keeps_who=True)
 
     @property
     def room(self) -> KeyRoom:
@@ -136,8 +146,10 @@ class KeyOperations(Operations):
 
     # --- new keys ---------------------------------------------------------------------------------
 
-    async def generate(self, arguments: MakeArguments, _: Progress | None = None) -> KeyView:
-        return self._view(await self._room.generate(_wanted(arguments)))
+    async def generate(
+        self, arguments: MakeArguments, _: Progress | None = None, *, who: str
+    ) -> KeyView:
+        return self._view(await self._room.generate(_wanted(arguments), who=who))
 
     async def component(
         self, arguments: ComponentArguments, _: Progress | None = None, *, who: str
@@ -172,10 +184,10 @@ class KeyOperations(Operations):
         }
         if clear is None:
             return {**entered, "key": None}
-        return {**entered, "key": self._view(await room.enter(clear, wanted))}
+        return {**entered, "key": self._view(await room.enter(clear, wanted, who=who))}
 
     async def import_wrapped(
-        self, arguments: WrappedArguments, _: Progress | None = None
+        self, arguments: WrappedArguments, _: Progress | None = None, *, who: str
     ) -> KeyView:
         key = await self._room.import_wrapped(
             wrapped_bytes(arguments.wrapped, arguments.form),
@@ -183,11 +195,12 @@ class KeyOperations(Operations):
             master=self._master(arguments),
             form=arguments.form,
             check=arguments.check_value,
+            who=who,
         )
         return self._view(key)
 
     async def import_many(
-        self, arguments: ManyArguments, progress: Progress | None = None
+        self, arguments: ManyArguments, progress: Progress | None = None, *, who: str
     ) -> dict[str, int]:
         done = await import_many(
             self._room,
@@ -197,24 +210,32 @@ class KeyOperations(Operations):
             master=self._master(arguments),
             form=arguments.form,
             is_enrolled=self._is_enrolled,
+            who=who,
             progress=progress,
         )
         return {"keys": done.keys, "unchanged": done.unchanged, "unknown": done.unknown}
 
     # --- what becomes of them ------------------------------------------------------------
 
-    async def activate(self, arguments: KeyArguments, _: Progress | None = None) -> KeyView:
+    async def activate(
+        self, arguments: KeyArguments, _: Progress | None = None, *, who: str
+    ) -> KeyView:
         if not arguments.version:
             raise OperatorError("say which version: `gateway keys list` shows those that wait")
-        return self._view(
-            await self._room.activate(arguments.owner, arguments.purpose, arguments.version)
+        key = await self._room.activate(
+            arguments.owner, arguments.purpose, arguments.version, who=who
         )
+        return self._view(key)
 
-    async def rotate(self, arguments: KeyArguments, _: Progress | None = None) -> KeyView:
-        return self._view(await self._room.rotate(arguments.owner, arguments.purpose))
+    async def rotate(
+        self, arguments: KeyArguments, _: Progress | None = None, *, who: str
+    ) -> KeyView:
+        return self._view(await self._room.rotate(arguments.owner, arguments.purpose, who=who))
 
-    async def rollback(self, arguments: KeyArguments, _: Progress | None = None) -> KeyView:
-        return self._view(await self._room.rollback(arguments.owner, arguments.purpose))
+    async def rollback(
+        self, arguments: KeyArguments, _: Progress | None = None, *, who: str
+    ) -> KeyView:
+        return self._view(await self._room.rollback(arguments.owner, arguments.purpose, who=who))
 
     async def export(self, arguments: ExportArguments, _: Progress | None = None) -> Exported:
         key = self._room.find(arguments.owner, arguments.purpose, arguments.version)
@@ -229,10 +250,10 @@ class KeyOperations(Operations):
         }
 
     async def destroy(
-        self, arguments: DestroyArguments, _: Progress | None = None
+        self, arguments: DestroyArguments, _: Progress | None = None, *, who: str
     ) -> dict[str, list[KeyView]]:
         gone = await self._room.destroy(
-            arguments.owner, purpose=arguments.purpose, version=arguments.version
+            arguments.owner, purpose=arguments.purpose, version=arguments.version, who=who
         )
         return {"destroyed": [self._view(key) for key in gone]}
 

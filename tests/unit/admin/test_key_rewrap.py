@@ -117,7 +117,7 @@ async def test_keys_that_change_meanwhile_are_not_lost(
             algorithm=KeyAlgorithm.TDES_2,
             start_ms=1,
         )
-        await room.room.commit([made])
+        await room.room.commit([made], who="ada")
     keys = [key for key in await store.keys() if key.wrapped]
     assert len(keys) == KEYS + 1
     assert {key.kek for key in keys} == {room.holdings.wrapping.in_force.name}

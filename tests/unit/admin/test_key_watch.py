@@ -66,7 +66,7 @@ def test_what_is_nothing_to_wake_people_for(keys: list[StoredKey]) -> None:
 async def test_each_step_is_told_once(tmp_path: Path) -> None:
     room = await a_room(tmp_path)
     watch = KeyWatch(room.room, emit=room.room._emit)
-    await room.room.commit([a_key()])
+    await room.room.commit([a_key()], who="ada")
     seen = []
     for day in (0, 1, 3, 4, 4.5):
         room.wall.ms = NOW_MS + round(day * DAY_MS)
@@ -85,7 +85,7 @@ async def test_what_is_over_is_marked(
     room: Room = await a_room(tmp_path, step_rows=2)
     keys = [a_key(f"terminal:T{number}") for number in range(5)]
     pending = a_key(version=2, state=StoredKeyState.PENDING, end_ms=NOW_MS + 1)
-    await room.room.commit([*keys, pending, a_key("terminal:T9", end_ms=0)])
+    await room.room.commit([*keys, pending, a_key("terminal:T9", end_ms=0)], who="ada")
     room.wall.ms = NOW_MS + 6 * DAY_MS
     watch = KeyWatch(room.room, emit=room.room._emit)
     await watch.look()
