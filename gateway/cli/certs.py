@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import json as json_
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -21,6 +19,18 @@ from gateway.cli.certificate_files import (
     refuse_present,
     valid_present,
     write_roster,
+)
+from gateway.cli.certificate_output import (
+    FAILED,
+    confirm,
+    described,
+    file_row,
+    iso,
+    print_json,
+    print_rows,
+    row_of,
+    say,
+    told,
 )
 from gateway.clock import SystemClock, utc
 from gateway.errors import OperatorError
@@ -59,9 +69,6 @@ NAMES_MAX = 1_000_000
 _RENEW_CRL_BEFORE = timedelta(days=7)
 _LOCAL = ["localhost", "127.0.0.1"]
 
-_FAILED, _USAGE = 1, 2
-_P = ParamSpec("_P")
-
 CaFolder = Annotated[Path, typer.Option("--ca", help="The folder of the authority.")]
 Days = Annotated[int, typer.Option("--days", min=1, max=36_500, help="Valid for so many days.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Default: terminals/ in the CA's folder.")]
@@ -77,22 +84,8 @@ Names = Annotated[
 ]
 
 
-def _told(command: Callable[_P, None]) -> Callable[_P, None]:
-    """What cannot be done is said in one line on standard error; the exit status is 1."""
-
-    @functools.wraps(command)
-    def telling(*args: _P.args, **kwargs: _P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except OperatorError as error:
-            _say(f"gateway certs: {error}")
-            raise typer.Exit(_FAILED) from error
-
-    return telling
-
-
 @app.command()
-@_told
+@told
 def init(
     *,
     out: Annotated[Path, typer.Option("--out", help="Where to make it.")] = Path("certs"),
@@ -122,7 +115,7 @@ def init(
     there = (out / CA_CERTIFICATE).exists()
     made: list[Path] = []
     if there and force:
-        _confirm(f"Put the authority in {out} aside? Its certificates will be refused.", yes=yes)
+        confirm(f"Put the authority in {out} aside? Its certificates will be refused.", yes=yes)
     if there and not force:
         authority = Authority.load(out)
         if ca_certificate and read_certificate(ca_certificate) != authority.certificate:
@@ -144,21 +137,21 @@ def init(
         made.append(out / "server.crt")
     server = read_certificate(out / "server.crt")
     if server.not_valid_after_utc < now:
-        _say(f"{out / 'server.crt'} has ended; `gateway certs server --force` makes another")
+        say(f"{out / 'server.crt'} has ended; `gateway certs server --force` makes another")
     answer = [
-        _file(out / CA_CERTIFICATE, authority.certificate.not_valid_after_utc, made),
-        _file(out / CA_CRL, read_crl(out / CA_CRL).next_update_utc, made),
-        _file(out / "server.crt", server.not_valid_after_utc, made),
+        file_row(out / CA_CERTIFICATE, authority.certificate.not_valid_after_utc, made),
+        file_row(out / CA_CRL, read_crl(out / CA_CRL).next_update_utc, made),
+        file_row(out / "server.crt", server.not_valid_after_utc, made),
     ]
     if json:
-        _print_json(answer)
+        print_json(answer)
         return
     for item in answer:
         typer.echo(f"{item['state']:<5}  {item['path']}  valid until {item['valid_until']}")
 
 
 @app.command()
-@_told
+@told
 def server(
     *,
     name: Annotated[str, typer.Option("--name", help="Common name, and the files'.")] = "server",
@@ -180,7 +173,7 @@ def server(
 
 
 @app.command()
-@_told
+@told
 def issue(
     *,
     names: Annotated[
@@ -216,12 +209,12 @@ def issue(
     missing = [name for name in wanted if name not in fingerprints]
     fingerprints |= _issued_in_chunks(authority, folder, missing, days=days, overwrite=force)
     write_roster(folder / ROSTER, fingerprints, merchant_id=merchant)
-    _say(f"{len(missing)} issued, {kept} there already, in {folder}; for the registry:")
+    say(f"{len(missing)} issued, {kept} there already, in {folder}; for the registry:")
     typer.echo(str(folder / ROSTER))
 
 
 @app.command()
-@_told
+@told
 def renew(
     *,
     names: Annotated[
@@ -265,14 +258,14 @@ def renew(
     fresh = _issued_in_chunks(authority, folder, list(wanted), days=days, overwrite=force)
     write_roster(folder / ROSTER, fresh, merchant_id="")
     if json:
-        _print_json([{"name": name, "sha256": sha256} for name, sha256 in fresh.items()])
+        print_json([{"name": name, "sha256": sha256} for name, sha256 in fresh.items()])
         return
-    _say(f"{len(fresh)} renewed, in {folder}; for each: gateway terminals renew")
+    say(f"{len(fresh)} renewed, in {folder}; for each: gateway terminals renew")
     typer.echo(str(folder / ROSTER))
 
 
 @app.command()
-@_told
+@told
 def sign(
     *,
     request: Annotated[
@@ -305,13 +298,13 @@ def sign(
     write_files([NewFile(target, certificate_pem(certificate))])
     write_roster(folder / ROSTER, {asked: fingerprint(certificate)}, merchant_id="")
     if json:
-        _print_json(
+        print_json(
             {
                 "name": asked,
                 "path": str(target),
                 "sha256": fingerprint(certificate),
                 "serial": f"{certificate.serial_number:x}",
-                "not_after": _iso(certificate.not_valid_after_utc),
+                "not_after": iso(certificate.not_valid_after_utc),
             }
         )
     else:
@@ -346,7 +339,7 @@ def _ends(authority: Authority, now: datetime) -> dict[str, datetime]:
 
 
 @app.command()
-@_told
+@told
 def revoke(
     *,
     name: Annotated[str | None, typer.Argument(help="Common name: all its certificates.")] = None,
@@ -374,22 +367,22 @@ def revoke(
         )
     open_ = [item for item in found if item.state(now) is CertificateState.VALID]
     if open_:
-        _confirm(f"Revoke {', '.join(_described(item) for item in open_)} for good?", yes=yes)
+        confirm(f"Revoke {', '.join(described(item) for item in open_)} for good?", yes=yes)
     revoked = authority.revoke(
         [item.serial for item in open_], reason=reason, now=now, crl_days=crl_days
     )
     if json:
-        _print_json([_row(item, now) for item in revoked])
+        print_json([row_of(item, now) for item in revoked])
     else:
         for item in revoked:
-            typer.echo(f"revoked  {_described(item)}")
+            typer.echo(f"revoked  {described(item)}")
     if not revoked:
-        _say(f"{name or serial}: revoked or ended already; nothing to do")
-    _say(f"{ca / CA_CRL} is signed; a gateway that runs takes it up when it next reads its files")
+        say(f"{name or serial}: revoked or ended already; nothing to do")
+    say(f"{ca / CA_CRL} is signed; a gateway that runs takes it up when it next reads its files")
 
 
 @app.command("list")
-@_told
+@told
 def list_(
     *,
     ca: CaFolder = Path("certs"),
@@ -418,15 +411,15 @@ def list_(
     if expiring is not None:
         until = now + timedelta(days=expiring)
         issued = [one for one in issued if one.revoked is None and one.not_after < until]
-    rows = [_row(item, now) for item in issued if state is None or item.state(now) is state]
+    rows = [row_of(item, now) for item in issued if state is None or item.state(now) is state]
     if json:
-        _print_json({"certificates": rows, "ending": ending} if check else rows)
+        print_json({"certificates": rows, "ending": ending} if check else rows)
     else:
-        _print_rows(rows)
+        print_rows(rows)
     for one in ending if check else []:
-        _say(f"{one['what']} {'ended' if one['ended'] else 'ends'} on {one['not_after']}")
+        say(f"{one['what']} {'ended' if one['ended'] else 'ends'} on {one['not_after']}")
     if check and ending:
-        raise typer.Exit(_FAILED)
+        raise typer.Exit(FAILED)
 
 
 def _ending(
@@ -445,27 +438,20 @@ def _ending(
     ends += [(f"{use} {name}", end) for (use, name), end in newest.items()]
     until = now + timedelta(days=days)
     return [
-        {"what": what, "not_after": _iso(end), "ended": end < now}
+        {"what": what, "not_after": iso(end), "ended": end < now}
         for what, end in sorted(ends, key=lambda one: one[1])
         if end < until
     ]
 
 
-def _print_rows(rows: Sequence[dict[str, str]]) -> None:
-    width = max((len(row["name"]) for row in rows), default=0)
-    for row in rows:
-        line = f"{row['name']:<{width}}  {row['state']:<7}  {row['use']:<6}  {row['not_after']}  "
-        typer.echo(line + row["serial"])
-
-
 @app.command()
-@_told
+@told
 def crl(*, ca: CaFolder = Path("certs"), days: Days = CRL_DAYS, json: AsJson = False) -> None:
     """Sign the revocation list again, before it ends."""
     signed = Authority.load(ca).write_crl(now=_now(), days=days)
-    answer = _file(ca / CA_CRL, signed.next_update_utc, [ca / CA_CRL])
+    answer = file_row(ca / CA_CRL, signed.next_update_utc, [ca / CA_CRL])
     if json:
-        _print_json(answer | {"revoked": len(signed)})
+        print_json(answer | {"revoked": len(signed)})
     else:
         typer.echo(f"{answer['path']}  {len(signed)} revoked  valid until {answer['valid_until']}")
 
@@ -497,50 +483,6 @@ def _crl_is_due(path: Path, now: datetime) -> bool:
     return end is not None and end - now < _RENEW_CRL_BEFORE
 
 
-# --- what is printed ---------------------------------------------------------------------------
-
-
-def _row(item: Issued, now: datetime) -> dict[str, str]:
-    row = {
-        "name": item.name,
-        "use": item.use.value,
-        "state": item.state(now).value,
-        "serial": f"{item.serial:x}",
-        "sha256": item.sha256,
-        "not_before": _iso(item.not_before),
-        "not_after": _iso(item.not_after),
-    }
-    if item.revoked is not None:
-        row |= {"revoked": _iso(item.revoked), "reason": item.reason.value}
-    return row
-
-
-def _described(item: Issued) -> str:
-    return f"{item.name} (serial {item.serial:x}, until {item.not_after:%Y-%m-%d})"
-
-
-def _file(path: Path, end: datetime | None, made: Sequence[Path]) -> dict[str, str]:
-    state = "made" if path in made else "there"
-    return {"path": str(path), "state": state, "valid_until": "" if end is None else _iso(end)}
-
-
-def _print_json(answer: object) -> None:
-    typer.echo(json_.dumps(answer, indent=2))
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
-
-
-def _confirm(question: str, *, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        _say(f"gateway certs: {question} Give --yes, as nobody can be asked.")
-        raise typer.Exit(_USAGE)
-    typer.confirm(question, abort=True, err=True)
-
-
 def _hex(text: str | None) -> str | None:
     if text is None:
         return None
@@ -548,10 +490,6 @@ def _hex(text: str | None) -> str | None:
         return f"{int(text.replace(':', ''), 16):x}"
     except ValueError as error:
         raise typer.BadParameter(f"{text!r}: not a hexadecimal number") from error
-
-
-def _iso(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _now() -> datetime:
