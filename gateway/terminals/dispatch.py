@@ -9,7 +9,7 @@ from gateway.errors import EncodeError, FrameError, ParseError
 from gateway.policy.rates import Rates
 from gateway.policy.response_codes import Reason, response_code
 from gateway.settings.schema_terminals import Listener as ListenerSettings
-from gateway.store.store import Device
+from gateway.store.store import Device, DeviceState
 from gateway.telemetry.events import Emit, Event
 from gateway.terminals.downloads import ListenerDownloads
 from gateway.terminals.gate import Blocked, Gate
@@ -222,6 +222,9 @@ class Dispatcher:
         self._gate.not_active(device, caller)
         proved = refused.problem is IdentityProblem.NOT_ACTIVE
         frozen = proved and device.state in MAY_REVERSE
+        if device.state is DeviceState.REPLACED and not device.certificate_sha256:
+            # It was lost before, or has nothing of its own to undo: its heir reverses for it.
+            frozen = frozen and device.known_by_name
         return device if frozen and kind is Kind.REVERSAL else None
 
     def _refuse(self, message: Message, reason: Reason, address: str, *, rule: str = "") -> Reply:
