@@ -122,7 +122,8 @@ class Losses:
     async def found(self, terminal_id: str, *, reason: str, who: str) -> Device:
         """A lost device is back: it is pending, and nothing that it had proves or opens anything.
 
-        It wants a new certificate (`bind`) and new keys before it is activated, and its activation
+        It wants a new certificate (`bind`) and new keys before it is activated: those that it has
+        by now, whoever made them, are destroyed as well. Its activation
         is counted up. Its incident is closed. Raises OperatorError and StoreError.
         """
         reason = device_fields.label("reason", reason)
@@ -134,13 +135,19 @@ class Losses:
                 activation=before.activation + 1,
                 keys_of="",
             )
+            now_ms = self._around.clock.wall_ms()
+            # A sign-on may have been answered in the very moment in which it was reported lost.
+            owners = self._around.owners_to_destroy(before)
             also: list[Operation] = [
-                registry.event(device, Move.FOUND, who=who, reason=reason, before=before)
+                registry.event(device, Move.FOUND, who=who, reason=reason, before=before),
+                *(DestroyKeys(terminal_owner(owner), now_ms) for owner in owners),
             ]
             incident = self._incidents.closing(device.terminal_id)
             if incident is not None:
                 also.append(PutIncident(incident))
             (device,) = await registry.keep([device], *also)
+            for owner in owners:
+                self._around.keys_destroyed(terminal_owner(owner), now_ms)
             if incident is not None:
                 self._incidents.closed(incident)
         registry.tell(device, Move.FOUND, reason)

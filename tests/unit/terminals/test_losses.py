@@ -160,6 +160,17 @@ async def test_found_it_begins_anew(tmp_path: Path) -> None:
     assert json.loads(file.read_text())["sightings"] == []
 
 
+async def test_keys_that_a_lost_device_got_in_its_last_moment_open_nothing(tmp_path: Path) -> None:
+    shop = await a_shop(tmp_path)
+    await lost(shop)
+    # Its sign-on was being answered, and came into the store behind the command.
+    await shop.store.commit(a_key(KeyPurpose.MAC))
+    shop.keys_gone.clear()
+    await shop.life.found("T1", reason="", who="bea")
+    assert [key.state for key in shop.store.kept_keys.values()] == [StoredKeyState.DESTROYED]
+    assert shop.keys_gone == ["terminal:T1"]
+
+
 async def test_lost_twice_is_refused(tmp_path: Path) -> None:
     shop = await a_shop(tmp_path)
     await lost(shop)
