@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -169,18 +170,24 @@ class KeyService:
         where there are no MACs they are in force at once, and those before retire. Raises
         KeyUnavailable where there is no master key or no key can be made, and StoreError.
         """
-        while (under_way := self._under_way.get(terminal_id)) is not None:
-            await under_way.wait()
-        done = self._under_way[terminal_id] = trio.Event()
-        try:
+        async with self._alone(terminal_owner(terminal_id)):
             again = self._again(terminal_id, stan, tuple(purposes))
             if again is not None:
                 return again
             return await self._made(
                 terminal_id, working, stan=stan, purposes=purposes, proves_by_mac=proves_by_mac
             )
+
+    @asynccontextmanager
+    async def _alone(self, owner: str) -> AsyncIterator[None]:
+        """One change of a terminal's keys at a time: what it read is so still as it is written."""
+        while (under_way := self._under_way.get(owner)) is not None:
+            await under_way.wait()
+        done = self._under_way[owner] = trio.Event()
+        try:
+            yield
         finally:
-            del self._under_way[terminal_id]
+            del self._under_way[owner]
             done.set()
 
     def _again(self, terminal_id: str, stan: str, asked: tuple[str, ...]) -> bytes | None:
@@ -292,6 +299,10 @@ class KeyService:
 
         Where the store fails they stay pending, and are taken all the same.
         """
+        async with self._alone(key.owner):
+            await self._proven(key, working)
+
+    async def _proven(self, key: StoredKey, working: WorkingKeys | None) -> None:
         now_ms = self._clock.wall_ms()
         overlap_ms = round(working.overlap_s * 1000) if working is not None else 0
         rows: list[StoredKey] = []

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 
 from gateway.keys.key_table import KeyTable
 from gateway.keys.message_security import KeyForm, PinFormat
@@ -22,6 +24,7 @@ from gateway.settings.schema_keys_use import (
 )
 from gateway.settings.schema_policy import Profile
 from gateway.settings.schema_terminals import Listener
+from gateway.store.store import Operation
 from gateway.telemetry.events import Event
 from gateway.terminals.guarding import Checked, Guard, ListenerGuard
 from gateway.terminals.identity import Caller, ConcentratorRule
@@ -114,6 +117,7 @@ class Rig:
         self.session = Session(caller)
         self.terminal = TerminalKeys(MASTER)
         self.stan = 0
+        self.store_is_slow = False
 
     def emit(self, event: Event, /, **fields: object) -> None:
         self.events.append((event, fields))
@@ -231,6 +235,37 @@ async def test_many_sign_ons_leave_few_keys_and_end_nobodys() -> None:
     assert len(rig.of(KeyPurpose.MAC)) < 13
     rig.terminal.mac_key = kept
     assert (await rig.check(purchase(2))).refused is None
+
+
+async def test_a_sign_on_and_a_first_use_at_once_leave_a_key_in_force() -> None:
+    rig = asked()
+    await rig.sign_on()
+    await rig.check(purchase())
+    handed_out = []
+    for _ in range(4):
+        rig.clock.advance(20.0)
+        await rig.sign_on()
+        handed_out.append(rig.terminal.mac_key)
+    commit, written = rig.store.commit, trio.Event()
+
+    async def slow(*operations: Operation) -> None:
+        if not rig.store_is_slow:
+            await commit(*operations)
+            return
+        rig.store_is_slow = False
+        await written.wait()
+        await commit(*operations)
+
+    rig.store.commit, rig.store_is_slow = slow, True  # type: ignore[method-assign]
+    async with trio.open_nursery() as nursery:
+        rig.clock.advance(20.0)
+        nursery.start_soon(rig.sign_on)  # ends the oldest of those that wait
+        await trio.testing.wait_all_tasks_blocked()
+        rig.terminal.mac_key = handed_out[0]
+        nursery.start_soon(rig.check, purchase(2))
+        await trio.testing.wait_all_tasks_blocked()
+        written.set()
+    assert rig.of(KeyPurpose.MAC).count(StoredKeyState.ACTIVE) == 1
 
 
 async def test_sign_ons_of_a_device_are_limited() -> None:
