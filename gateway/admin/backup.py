@@ -100,11 +100,16 @@ class BackupOperations(Operations):
         configuration = self._configuration()
         told_s = self._clock.monotonic_s()
 
-        def tell(done_bytes: int, total_bytes: int) -> None:
+        def told(done_bytes: int, total_bytes: int) -> None:
             nonlocal told_s
             if progress is not None and self._clock.monotonic_s() - told_s >= _TOLD_EVERY_S:
                 told_s = self._clock.monotonic_s()
-                trio.from_thread.run_sync(progress, done_bytes, total_bytes)
+                progress(done_bytes, total_bytes)
+
+        def tell(done_bytes: int, total_bytes: int) -> None:
+            # In trio's thread, as the clock that deadlines are set by is read there alone.
+            if progress is not None:
+                trio.from_thread.run_sync(told, done_bytes, total_bytes)
 
         pace = Pace(
             step_pages=configuration.settings.backup.step_pages,
