@@ -131,7 +131,7 @@ class Dispatcher:
         )
         over = self._rates.over(
             # Only from who it is from: else anybody could use up another's bucket.
-            terminal_id="" if isinstance(identified, Refused) else message.terminal_id,
+            terminal_id="" if isinstance(identified, Refused) else _proven(message, session.caller),
             address=address,
             listener=self._listener,
             now_s=started_s,
@@ -296,6 +296,13 @@ class Dispatcher:
             # Without its code it would be no answer.
             return number == RESPONSE_CODE
         return True
+
+
+def _proven(message: Message, caller: Caller) -> str:
+    """Whose message it is, as far as the connection proves it: on a plain one the address does."""
+    if caller.certificate is not None or caller.concentrator is not None:
+        return message.terminal_id
+    return f"{message.terminal_id} {caller.address}"
 
 
 class RefusedCounter(Protocol):
