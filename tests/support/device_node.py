@@ -61,7 +61,7 @@ class DeviceNode(RunningNode):
         except AssertionError:
             wait_for(lambda: self._is_ready(LINKS), "the gateway to be ready after all")
 
-    def enrol(self, *terminals: str, activate: bool = True) -> None:
+    def enrol(self, *terminals: str, activate: bool = True, profile: str = "") -> None:
         """Enrol devices with certificates of their own."""
         certs = str(self.folder / "certs")
         self.run("certs", "issue", *terminals, "--ca", certs, "--out", certs + "/terminals")
@@ -71,6 +71,7 @@ class DeviceNode(RunningNode):
                 "enrol",
                 terminal_id=terminal,
                 merchant_id=MERCHANT,
+                profile=profile,
                 serial=f"SN-{terminal}",
                 model="P400",
                 place="Dom",
