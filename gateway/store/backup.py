@@ -205,6 +205,9 @@ def _add_configuration(writer: BundleWriter, configuration: Configuration) -> li
         if name is None:
             left_out.append(f"{file}: lies outside the configuration's folder")
             continue
+        if not bundle.is_name(bundle.CONFIG + name):
+            left_out.append(f"{file}: has a name that a backup cannot hold: keep a copy apart")
+            continue
         writer.add(bundle.CONFIG + name, content, len(content))
     return left_out
 

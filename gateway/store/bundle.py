@@ -110,7 +110,7 @@ class BundleWriter:
         self, name: str, content: bytes | IO[bytes], size: int, progress: Progress | None = None
     ) -> None:
         """Add a file of so many bytes; raises OperatorError."""
-        if not _NAME.fullmatch(name):
+        if not is_name(name):
             raise OperatorError(f"{name!r}: not a name that a backup can hold")
         source = io.BytesIO(content) if isinstance(content, bytes) else content
         paced = _Paced(source, size, pace=self._pace, progress=progress)
@@ -215,7 +215,7 @@ def read(file: Path, *, into: Path | None = None) -> Manifest:
                     raise OperatorError(f"{file}: {entry.name!r} does not belong in a backup")
                 if entry.name == MANIFEST:
                     content = source.read(_MANIFEST_BYTES_MAX)
-                elif _NAME.fullmatch(entry.name):
+                elif is_name(entry.name):
                     found.append(_taken(source, entry.name, into))
                 else:
                     raise OperatorError(f"{file}: {entry.name!r} does not belong in a backup")
@@ -293,6 +293,11 @@ def _compare(file: Path, manifest: Manifest, found: list[Member]) -> None:
             )
     if there:
         raise OperatorError(f"{file}: {next(iter(there))} is not in its manifest")
+
+
+def is_name(name: str) -> bool:
+    """Whether a bundle can hold a file of this name."""
+    return _NAME.fullmatch(name) is not None
 
 
 def sync_folder(folder: Path) -> None:

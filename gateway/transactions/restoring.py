@@ -140,7 +140,7 @@ def check_place(looked: Looked, place: Place, staging: Path) -> None:
         )
     for end in _LEFT_BESIDE:
         left = place.store.with_name(place.store.name + end)
-        if left.exists():
+        if left.exists() and left.stat().st_size:  # who only reads leaves an empty one
             # SQLite would write what is in it into the restored store.
             raise OperatorError(
                 f"{left}: belongs to the store that was there before; move it to where that is"

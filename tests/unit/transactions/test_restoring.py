@@ -219,6 +219,22 @@ async def test_keys_in_the_clear_are_left_out(tmp_path: Path) -> None:
     assert "in the clear" in made.manifest.left_out[0]
 
 
+async def test_a_file_of_a_strange_name_is_left_out_and_told(tmp_path: Path) -> None:
+    configuration = await a_gateway(tmp_path / "old")
+    lists = configuration.file.parent / "my lists"
+    lists.mkdir()
+    (lists / "terminals").write_text("T0000009\n")
+    text = configuration.file.read_text()
+    configuration.file.write_text(f'{text}\n[blocklists]\nfolder = "my lists"\n')
+    made = backup.make(
+        load(configuration.file),
+        tmp_path / "b",
+        pace=Pace(step_pages=100, pause_s=0.0),
+        wall_ms=lambda: NOW_MS,
+    )
+    assert any("my lists" in one and "cannot hold" in one for one in made.manifest.left_out)
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 
@@ -249,7 +265,7 @@ async def test_nothing_of_the_store_before_gets_into_the_restored_one(tmp_path: 
     await before.aclose()
     with pytest.raises(OperatorError, match="-wal: belongs to the store that was there before"):
         await put(made.file, tmp_path / "new")
-    left.unlink()
+    left.write_bytes(b"")
     assert (await put(made.file, tmp_path / "new")).under_way == 1
 
 
