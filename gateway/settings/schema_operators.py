@@ -49,6 +49,7 @@ class Approvals(Table):
             "keys.generate",
             "keys.import_wrapped",
             "keys.import_many",
+            "keys.activate",
             "keys.export",
             "keys.rotate",
             "keys.rollback",
