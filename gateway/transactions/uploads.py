@@ -101,9 +101,12 @@ class Uploads:
             since_ms = max(0, batch.opened_ms - _HOUR_MS)
             criteria = Criteria(terminal_id=terminal_id, stan=claim.stan, from_ms=since_ms)
             found = await self._store.select(criteria, _FOUND_MAX)
-        found = [
-            one for one in found if one.terminal_id == terminal_id and one.batch == batch.number
-        ]
+            # What a device before this one sold is counted in its batch, and uploaded with it.
+            for former in {name.rpartition("/")[0].ljust(8) for name in batch.carried}:
+                criteria = Criteria(terminal_id=former, stan=claim.stan)
+                found += await self._store.select(criteria, _FOUND_MAX)
+        names = {batch.name, *batch.carried}
+        found = [one for one in found if f"{one.terminal_id.rstrip()}/{one.batch}" in names]
         if not found:
             return Compared.UNKNOWN
         same = any(

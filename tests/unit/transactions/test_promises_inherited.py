@@ -7,8 +7,8 @@ from dataclasses import replace
 import trio
 from trio.testing import MockClock
 
-from gateway.store.store import Batch, PutBatch, PutDevice, State
-from gateway.wire.message import Kind
+from gateway.store.store import Batch, Compared, PutBatch, PutDevice, State
+from gateway.wire.message import Kind, Message
 from tests.support.acquirer import approve, silent
 from tests.support.fake_store import FakeStore
 from tests.support.rig import (
@@ -136,6 +136,18 @@ async def test_with_its_own_id_it_speaks_under_the_old_one(autojump_clock: MockC
         # What was carried is closed with it.
         late = void_of(kept, 4, {41: "T0000002"})
         assert (await node.ask(late, device=OTHER)).message.response_code == "25"
+
+
+async def test_what_it_carries_is_found_in_its_upload(autojump_clock: MockClock) -> None:
+    async with rig(await carried(FakeStore())) as node:
+        sold, own = purchase(1), purchase(2, {41: "T0000002"})
+        assert await node.code(sold) == await node.code(own, device=OTHER) == "00"
+        closing = settlement(3, {41: "T0000002", 76: "9".zfill(10), 88: "1".zfill(16)})
+        assert await node.code(closing, device=OTHER) == "95"
+        for one in (sold, own):
+            record = Message("0320", one.fields | {39: "00", 41: "T0000002"})
+            assert await node.code(record, device=OTHER) == "00"
+        assert await node.store.uploads("T0000002", 1) == {Compared.SAME: 2}
 
 
 async def test_a_void_in_doubt_is_reversed_under_the_old_id(autojump_clock: MockClock) -> None:
