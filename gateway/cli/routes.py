@@ -26,8 +26,10 @@ from gateway.cli.output import (
 )
 from gateway.clock import SystemClock, iso_time
 from gateway.errors import OperatorError
+from gateway.live import prepare
 from gateway.routes import router_of
 from gateway.settings.loader import Configuration, load
+from gateway.settings.reload import read_whole
 from gateway.settings.schema_upstreams import Route
 from gateway.upstreams.adaptation import Adaptation
 from gateway.upstreams.conditions import Subject
@@ -108,7 +110,8 @@ def explain(
     """
     amount_minor = _minor(amount, currency)
     when_ms = wall_ms(at) if at else SystemClock().wall_ms()
-    configuration = load(config)
+    # As the daemon reads it, with the files that it names: else it would never be the same version.
+    configuration = read_whole(config.absolute(), prepare).prepared.configuration
     status, note = _daemon(config, configuration)
     merchant = merchant or _merchant_of(terminal, config, running=status is not None)
     subject = Subject(

@@ -12,7 +12,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.cli.main import build_app
-from gateway.settings.loader import load
+from gateway.live import prepare
+from gateway.settings.reload import read_whole
 from tests.support.admin_thread import admin_thread
 from tests.support.small_config import CONFIG
 
@@ -164,7 +165,10 @@ def test_how_the_upstreams_do_is_asked_of_the_daemon(gateway: Gateway) -> None:
         ]
         assert found["daemon_version"] == "c0ffee"
         assert "the routes shown are the file's" in found["note"]
-        daemon.status["config_version"] = load(gateway.config).version
+        (blocklists := gateway.config.parent / "blocklists").mkdir()
+        (blocklists / "bins").write_text("622848\n")
+        whole = read_whole(gateway.config, prepare)
+        daemon.status["config_version"] = whole.prepared.configuration.version
         assert gateway.explained(*sale)["note"] == ""
         for upstream in daemon.status["upstreams"]:
             upstream["state"] = "down"
