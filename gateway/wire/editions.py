@@ -106,8 +106,8 @@ class EditionCodec(Codec):
         group = mti[1:2]
         if group == "8":
             self._network_read(fields, function)
-        elif group == "4":
-            _amounts_read(fields)
+        elif group == "4" and function != self._functions.get(Kind.REVERSAL, "400"):
+            _amounts_read(fields)  # In a full reversal DE30 only says DE4 again.
         elif group == "2" and function in _COMPLETING:
             fields[CONDITION_CODE] = _PREAUTHORISED
         return Message(mti, fields, message.raw, message.pads)

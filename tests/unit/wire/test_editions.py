@@ -101,6 +101,19 @@ def test_what_a_partial_reversal_leaves() -> None:
     assert read("1420", sent.fields).get(95)[:12] == "000000000250"
 
 
+def test_a_full_reversal_may_say_what_the_amount_was() -> None:
+    """It leaves nothing, though DE30 is there."""
+    amounts = {4: "000000001250", 30: "000000001250" + "0" * 12}
+    whole = read("1420", {11: "000009", 24: "400", **amounts})
+    assert (whole.get(4), 95 in whole) == ("000000001250", False)
+
+
+def test_no_refusal_of_an_administrative_answer_is_an_approval() -> None:
+    assert read("1614", {39: "600"}).response_code == "00"
+    assert read("1614", {39: "601"}).response_code == "25"
+    assert read("1614", {39: "606"}).response_code == "606"
+
+
 @pytest.mark.parametrize(
     ("code", "function", "kind"),
     [
