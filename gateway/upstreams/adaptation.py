@@ -210,11 +210,19 @@ class Adaptation:
             number: value
             for number, value in sent.fields.items()
             if number in self._fixed
-            or (own.get(number) != value and (number in _MAY_BE_KEPT or number in self._maps))
+            or (
+                own.get(number) != value
+                and (number in _MAY_BE_KEPT or self._maps_to(number, value))
+            )
         }
         if sent.mti != message.mti:
             changed[MESSAGE_TYPE] = sent.mti
         return dropped | changed
+
+    def _maps_to(self, number: int, value: str) -> bool:
+        """Whether it is the configuration's word; what no row names may be of a card."""
+        values = self._maps.get(number)
+        return values is not None and value in values.values()
 
     def again(self, message: Message, changes: Changes | None) -> Message:
         """A message that this upstream got before, as it got it then; where that is not known
@@ -253,6 +261,8 @@ class Adaptation:
             own = request.fields.get(number)
             if number == ORIGINAL_DATA and own is not None:
                 echoed[number] = own  # However it is named there, it is the terminal's original.
+            elif number == RESPONSE_CODE:
+                said[number] = value  # Never an echo, though a reversal or an advice has one too.
             elif value != sent.fields.get(number) or (own == value and translation is None):
                 said[number] = value
             elif own is not None:

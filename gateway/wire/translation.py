@@ -37,6 +37,8 @@ _BATCH: Final = slice(2, 8)
 _NO_NETWORK_CODE: Final = "000"  # DE60.3 of what is no network message
 _POSITIONS: Final = 12
 _PIN_ROW: Final = "pin "
+_NOT_YET_KNOWN: Final = "09"  # an action code of 1993 that no row names: it may be an approval
+_ACTION_CODE_CHARS: Final = 3
 
 Effect = Literal["written otherwise", "left out", "cannot be carried"]
 
@@ -88,6 +90,12 @@ class Translation:
         self._asked_alike = (one.kinds.keys() & other.kinds.keys()) | {Kind.UNKNOWN}
         self._codes = other_codes(source, target)
         forms, targets = forms_of(source), forms_of(target)
+        code = targets.get(RESPONSE_CODE)
+        # A link of 1993 gets its own action code back, whatever it was read as.
+        if code is None or other.edition == EDITION_1993:
+            self._code_chars = _ACTION_CODE_CHARS
+        else:
+            self._code_chars = code.size
         if not same_edition:
             # What stands in DE22 is translated as a whole.
             forms.pop(ENTRY_MODE, None)
@@ -181,8 +189,10 @@ class Translation:
         """
         translated = self._fields(Message("", dict(fields)), frozenset(), strict=False)
         code = translated.get(RESPONSE_CODE)
-        if self._codes and code is not None:
-            translated[RESPONSE_CODE] = mapped(self._codes, code) or code
+        if code is not None:
+            code = mapped(self._codes, code) or code
+            known = len(code) <= self._code_chars
+            translated[RESPONSE_CODE] = code if known else _NOT_YET_KNOWN
         return translated
 
     def _fields(self, message: Message, without: frozenset[int], *, strict: bool) -> dict[int, str]:

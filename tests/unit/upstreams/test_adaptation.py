@@ -294,3 +294,33 @@ def test_what_the_gateway_makes_itself_fits_the_dialect() -> None:
     reversal = Message("0400", {3: "000000", 7: "1122120000", 11: "000007", 61: "0000010000071122"})
     assert adaptation(dialect="unionpay_pos").made(reversal) == reversal.without([7])
     assert adaptation().made(reversal) is reversal
+
+
+def test_a_response_code_is_never_an_echo() -> None:
+    """A reversal has a DE39 too, and its answer may have the very same."""
+    rules = adaptation(fields={"map": {39: {"Y1": "00"}}})
+    advice = Message("0220", {3: "000000", 39: "Y1"})
+    sent = rules.outgoing(advice)
+    assert sent.get(39) == "00"
+    answer = rules.incoming(Message("0230", {39: "00"}), request=advice, sent=sent)
+    assert answer.response_code == "00"
+
+
+def test_an_action_code_that_no_row_names_can_be_told_to_a_terminal_of_1987() -> None:
+    """Silence would leave an approval that the terminal never heard of."""
+    newer = adaptation(dialect="iso93_ascii")
+    request = Message("0200", {3: "000000", 4: "000000000100", 11: "000001"})
+    sent = newer.outgoing(request, "iso87_ascii")
+    answer = Message("0210", {11: "000001", 39: "777", 1039: "777"})
+    told = newer.incoming(answer, request=request, sent=sent, dialect="iso87_ascii")
+    assert told.response_code == "09"
+
+
+def test_what_a_map_does_not_name_is_not_kept() -> None:
+    """Text in another form is no word of the configuration: it may hold data of a card."""
+    rules = adaptation(dialect="iso87_ebcdic", fields={"map": {48: {"A": "B"}}, "copy_from": {}})
+    assert rules.changes(Message("0200", {48: "A"}))[48] == "B"
+    message = Message("0200", {48: "4111111111111111=2512"})
+    sent = Message("0200", {48: "4111111111111111D2512"})
+    rules.outgoing = lambda *_a, **_k: sent  # type: ignore[method-assign]
+    assert 48 not in rules.changes(message)
