@@ -269,6 +269,7 @@ async def _assembled(
         under_way_max=settings.limits.under_way_max,
         refusals_max=settings.repeats.refusals_remembered_max,
         repeats_window_s=settings.repeats.window_h * 3_600,
+        in_service=registry.in_service,
     )
     sightings = Sightings(
         store,

@@ -42,6 +42,15 @@ class DeviceTable:
         """The device of a terminal id in DE41's form (eight characters); a row wins over a rule."""
         return self._known.get(terminal_id) or self._from_rule(terminal_id)
 
+    def in_service(self, device: Device) -> bool:
+        """Whether a device that was found before is still the one that serves under its id."""
+        now = self.by_terminal(device.terminal_id)
+        return now is device or (
+            now is not None
+            and now.state is DeviceState.ACTIVE
+            and now.activation == device.activation
+        )
+
     def by_certificate(self, sha256: str) -> Device | None:
         """The device whose row holds the certificate with this SHA-256 (lower-case hex).
 

@@ -9,13 +9,13 @@ reversal, or what its kind allows, on disk, before the terminal is told no.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gateway.clock import Clock
 from gateway.errors import KeyUnavailable, StoreError
 from gateway.policy.decide import Policy, Refused, Subject
 from gateway.policy.response_codes import APPROVED, Reason, response_code
-from gateway.store.store import State, Store, Transaction
+from gateway.store.store import Device, State, Store, Transaction
 from gateway.telemetry.events import Emit, Event
 from gateway.transactions import duplicates, replies
 from gateway.transactions.batches import Batches
@@ -51,6 +51,7 @@ from gateway.wire.message import (
 )
 
 _ADVICE_KEPT = (State.ADVICE_OWED, State.GIVEN_UP)
+_OF_ANYBODY = NETWORK_KINDS | {Kind.REVERSAL}  # who is frozen may undo what was sent
 _FINANCIAL_KINDS = REVERSIBLE_KINDS | ADVICE_KINDS | {Kind.REFUND, Kind.BALANCE, Kind.UNKNOWN}
 
 
@@ -75,7 +76,9 @@ class Flow:
         under_way_max: int,
         refusals_max: int = 50_000,
         repeats_window_s: float = 86_400.0,
+        in_service: Callable[[Device], bool] = lambda _: True,
     ) -> None:
+        """`in_service`: whether a device that was identified may still begin something new."""
         self._records = records
         self._version = Version(policy, router)
         self._pool = pool
@@ -85,6 +88,7 @@ class Flow:
         self._emit = emit
         self._measures = measures
         self._under_way_max = under_way_max
+        self.in_service = in_service
         self._under_way: dict[str, Exchange] = {}
         self._repeats = Repeats(store, window_ms=round(repeats_window_s * 1000))
         self._refusals = duplicates.Refusals(count_max=refusals_max)
@@ -139,6 +143,9 @@ class Flow:
         if self._batches.closing and kind not in NETWORK_KINDS:
             # What begins during a close is of the next batch.
             await self._batches.until_open(request.message.terminal_id)
+        if kind not in _OF_ANYBODY and not self.in_service(request.device):
+            # It was replaced, lost or ended while this was on its way here.
+            return self._refuse(request, Reason.NOT_ACTIVE, "device")
         try:
             if kind in _FINANCIAL_KINDS:
                 return await self._once(request)
@@ -386,6 +393,10 @@ class Flow:
             return replies.refusal(request.message, totals[39]).changed(totals)
 
         async with self._batches.held(draft.terminal_id):
+            if not self.in_service(request.device):
+                # Its batch is another's by now, and not closed for it a second time.
+                await self._outcomes.not_done(draft)
+                return self._refuse(request, Reason.NOT_ACTIVE, "device")
             try:
                 await self._ended_before_close(draft.terminal_id)
                 totals = await self._batches.close(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from gateway.store.store import Batch, Compared, PutBatch, PutDevice, State
@@ -173,3 +174,39 @@ async def test_another_shops_terminal_refunds_under_its_own_id(autojump_clock: M
         refund = refund.changed({37: reply.message.rrn, 38: reply.message.get(38)})
         assert await node.code(refund, device=neighbour) == "00"
         assert node.acquirers["a"].received[-1].terminal_id == "T0000002"
+
+
+async def test_what_waits_while_its_device_is_replaced_begins_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    async with rig() as node:
+        sold, frozen = purchase(1), set[str]()
+        assert await node.code(sold) == "00"
+        node.flow.in_service = lambda device: device.terminal_id not in frozen
+        codes: list[str] = []
+
+        async def ask(message: Message) -> None:
+            codes.append(await node.code(message))
+
+        async with trio.open_nursery() as nursery, node.batches.held("T0000001"):
+            nursery.start_soon(ask, purchase(2))
+            nursery.start_soon(ask, settlement(3))
+            await trio.testing.wait_all_tasks_blocked()
+            frozen.add("T0000001")
+        # Else its batch would be opened again, and its sales counted there as well.
+        assert codes == ["58", "58"]
+        assert await node.code(reversal_of(sold)) == "00"
+        assert {one.stan for one in node.store.transactions.values()} == {"000001"}
+
+
+async def test_a_close_that_is_under_way_as_its_device_is_replaced_closes_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    async with rig() as node:
+        assert await node.code(purchase(1)) == "00"
+        serves = iter([True, False])  # as it comes, and once the replacement has let it go on
+        node.flow.in_service = lambda _: next(serves)
+        assert await node.code(settlement(2)) == "58"
+        batch = node.batches.open_of("T0000001")
+        assert batch is not None
+        assert batch.number == 1
