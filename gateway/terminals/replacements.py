@@ -121,6 +121,8 @@ class Replacements:
             serving, frozen = (new, old) if made.kept_ids else (old, new)
             for device in (serving, frozen):
                 self._registry.moved(device, Move.UNDO, reason)  # raises where it may not
+            # It may have been given on meanwhile: a certificate has one device.
+            self._registry.check_certificate(made.old.certificate_sha256, old_id)
             name = serving.terminal_id.rstrip()
             if serving.activation != made.activation:
                 raise OperatorError(f"{name} was bound anew since: nothing can be taken back")

@@ -171,6 +171,16 @@ async def test_once_final_the_old_keys_are_destroyed(tmp_path: Path) -> None:
         await shop.life.undo("T1", reason="", who="ada")
 
 
+async def test_not_undone_once_its_certificate_is_another_devices(tmp_path: Path) -> None:
+    shop = await a_shop(tmp_path)
+    await replaced(shop)
+    await shop.registry.enrol(terminal_id="T3", merchant_id="M1", certificate_sha256=SHA_A)
+    kept = shop.kept()
+    with pytest.raises(OperatorError, match="this certificate is T3's"):
+        await shop.life.undo("T1", reason="", who="ada")
+    assert shop.kept() == kept
+
+
 async def test_what_cannot_be(tmp_path: Path) -> None:
     shop = await a_shop(tmp_path)
     await shop.device("T3", merchant_id="M2")
