@@ -21,6 +21,7 @@ from tests.fuzz.seeds import Link, framed, links, seeds
 
 TIME_NS_MAX = 1_000_000  # of CPU, for one frame
 _SLOWEST_KEPT = 2_000
+_REREADS = 50  # of a frame that took too long: the best of them is the frame's own time
 _COLLECTED_EVERY = 5_000
 _WARM_SHARE = 4  # memory is looked at after so much of all
 _GUESSED_EVERY = 200  # `gateway inspect` without a dialect reads a frame some hundred times
@@ -143,9 +144,12 @@ def _one(report: Report, link: Link, data: bytes, name: str) -> None:
         report.slowest_ns = sorted(report.slowest_ns, reverse=True)[:_SLOWEST_KEPT]
     if took_ns > TIME_NS_MAX and outcome != "FAILED":
         # Once may be the machine's doing: an interrupt, a cold cache. Each time is the frame's.
-        again_ns = min(_timed_ns(link, data) for _ in range(20))
-        if again_ns > TIME_NS_MAX:
-            report.over.append(f"{name}: {again_ns / 1e6:.2f} ms: {data.hex()}")
+        best_ns = took_ns
+        for _ in range(_REREADS):
+            best_ns = min(best_ns, _timed_ns(link, data))
+            if best_ns <= TIME_NS_MAX:
+                return
+        report.over.append(f"{name}: {best_ns / 1e6:.2f} ms: {data.hex()}")
 
 
 def _timed_ns(link: Link, data: bytes) -> int:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.mutator import Mutator
 from tests.fuzz.seeds import framed, links, seeds
-from tests.fuzz.target import TIME_NS_MAX, run, through
+from tests.fuzz.target import run, through
 
 LINKS = links()
 SEEDS = seeds(LINKS)
@@ -19,10 +19,9 @@ FRAMES = 20_000
 def test_changed_frames_are_read_or_refused_in_time() -> None:
     report = run(seed=7, first=0, count=FRAMES)
     assert not report.failures
-    # A machine that does much else at once makes single frames slow; a pattern that takes ever
-    # longer would do so each time, and by far more.
-    assert len(report.over) <= FRAMES // 1_000
-    assert report.percentile_ns(0.999) <= 10 * TIME_NS_MAX
+    # By CPU time, and the best of many: a machine that does much else makes single readings slow,
+    # and what takes each reading over the limit is the frame's own doing.
+    assert not report.over
     assert sum(report.outcomes.values()) == FRAMES
     assert report.outcomes["read and written"] > FRAMES // 20
     assert report.outcomes["no message"] > FRAMES // 20
