@@ -215,12 +215,20 @@ class ListenerGuard:
             checked.requirement = SIGN_ON_AGAIN
             checked.refuse(Reason.NOT_SIGNED_ON, "no MAC key")
             return False
+        unusable: KeyUnavailable | None = None
         for key in keys:
-            if covered and shared.security.verify_mac(key, scheme, *covered):
+            try:
+                right = covered and shared.security.verify_mac(key, scheme, *covered)
+            except KeyUnavailable as error:
+                unusable = error  # Another of them may be the one.
+                continue
+            if right:
                 checked.key = key
                 if key.state is StoredKeyState.PENDING:
                     await shared.service.proven(key, rules.working)
                 return True
+        if unusable is not None:
+            raise unusable
         checked.key = next((key for key in keys if key.state is StoredKeyState.ACTIVE), None)
         checked.requirement = SIGN_ON_AGAIN
         checked.refuse(Reason.MAC_FAILED, "MAC")

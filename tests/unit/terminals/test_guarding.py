@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -497,3 +497,16 @@ async def test_a_destroyed_key_seals_and_verifies_nothing() -> None:
     assert (await rig.check(purchase(2))).refused is Reason.NOT_SIGNED_ON
     key: StoredKey | None = checked.key
     assert key is not None
+
+
+async def test_a_key_that_does_not_unwrap_hides_none_that_does() -> None:
+    rig = asked()
+    await rig.sign_on()
+    (good,) = rig.table.versions(OWNER, KeyPurpose.MAC)
+    rig.table.install(replace(good, version=good.version + 1, wrapped=b"\0" * len(good.wrapped)))
+    assert (await rig.check(purchase())).refused is None
+    # Where none is right, the broken one may have been it: that is no wrong MAC.
+    rig.terminal.mac_key = new_key()
+    checked = await rig.check(purchase(2))
+    assert checked.refused is Reason.KEY_SERVICE_FAILED
+    assert rig.session.bad_macs == 0
