@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import stat
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
@@ -261,17 +262,16 @@ def _failure(error: Exception, api: AdminApi, operation: str) -> Response:
         error=type(error).__name__,
         where=_where(error),
     )
-    return _json(500, {"error": "the daemon failed at this; its log says where"})
+    return _json(500, {"error": "the daemon failed at this: admin_failed in its log says where"})
 
 
 def _where(error: Exception) -> str:
     """File and line that raised: enough to find the fault, and no value of anybody's."""
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    if last is None:
-        return ""
-    return f"{Path(last.tb_frame.f_code.co_filename).name}:{last.tb_lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    # Our own last line says more than a library's.
+    ours = [frame for frame in frames if "site-packages" not in Path(frame.filename).parts]
+    frame = (ours or frames)[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
 
 
 def _json(status: int, value: Mapping[str, Any]) -> Response:

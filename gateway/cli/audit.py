@@ -200,11 +200,20 @@ def _change(record: Record) -> str:
     old, new = record["old"], record["new"]
     if isinstance(old, dict) and isinstance(new, dict):
         changed = [key for key in new if old.get(key) != new[key]]
-        text = ", ".join(f"{key}: {old.get(key, '-')} > {new[key]}" for key in changed)
+        text = ", ".join(f"{key}: {_shown(old.get(key))} > {_shown(new[key])}" for key in changed)
     else:
-        text = "" if new is None else str(new)
+        text = "" if new is None else _shown(new)
     text = printable(text)
     return text if len(text) <= _VALUE_CHARS_MAX else text[: _VALUE_CHARS_MAX - 1] + "…"
+
+
+def _shown(value: Any) -> str:
+    """A value for people: name: value, name: value."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_shown(one)}" for key, one in value.items())
+    if isinstance(value, list):
+        return " ".join(map(_shown, value))
+    return "-" if value in (None, "") else str(value)
 
 
 def _problem(problem: audit_reader.Problem) -> dict[str, Any]:

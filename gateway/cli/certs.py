@@ -209,7 +209,8 @@ def issue(
     missing = [name for name in wanted if name not in fingerprints]
     fingerprints |= _issued_in_chunks(authority, folder, missing, days=days, overwrite=force)
     write_roster(folder / ROSTER, fingerprints, merchant_id=merchant)
-    say(f"{len(missing)} issued, {kept} there already, in {folder}; for the registry:")
+    say(f"{len(missing)} issued, {kept} there already, in {folder}")
+    say("`gateway terminals import` takes:")
     typer.echo(str(folder / ROSTER))
 
 

@@ -138,7 +138,7 @@ def show(terminal_id: TerminalId, json: Json = False, config: Config = DEFAULT_C
         return
     for name, value in device.items():
         shown = ("yes" if value else "no") if isinstance(value, bool) else value or "-"
-        typer.echo(f"{name.replace('_', ' '):<20}{shown}")
+        typer.echo(f"{name.replace('_', ' '):<24}{shown}")
 
 
 @app.command()

@@ -79,7 +79,7 @@ def refusal(state: DeviceState, move: Move) -> str:
     if TRANSITIONS[state, move]:
         return ""
     if state is S.DEREGISTERED:
-        return f"it cannot {_said(move)}: it is deregistered for good, and its id is not used again"
+        return f"it cannot {_said(move)}: that is for good, and its id is not used again"
     return f"it cannot {_said(move)}; what can be done is: {', '.join(legal(state))}"
 
 

@@ -71,10 +71,10 @@ def test_a_devices_life(gateway: Gateway) -> None:
     assert gateway.json("resume", "T1")["state"] == "active"
     assert gateway.json("bind", "T1", "--sha256", "cd" * 32)["activation"] == 2
     shown = gateway("show", "T1")
-    assert "place               Köln [Süd]\n" in shown.stdout
-    assert "last seen           -\n" in shown.stdout
-    assert "activation          2\n" in shown.stdout
-    assert "from rule           no\n" in shown.stdout
+    assert "place                   Köln [Süd]\n" in shown.stdout
+    assert "last seen               -\n" in shown.stdout
+    assert "activation              2\n" in shown.stdout
+    assert "from rule               no\n" in shown.stdout
     assert gateway.json("show", "R0000002")["from_rule"] is True
 
 
