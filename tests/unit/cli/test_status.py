@@ -146,4 +146,5 @@ def test_a_daemon_that_fails(config: Path, daemon: AdminThread) -> None:
     daemon.status = {"bad": object()}  # type: ignore[typeddict-item, typeddict-unknown-key]
     result = invoke("--config", config)
     assert result.exit_code == 1
-    assert result.stderr == "gateway: the daemon failed at this: admin_failed in its log says where\n"
+    told = "gateway: the daemon failed at this: admin_failed in its log says where\n"
+    assert result.stderr == told
