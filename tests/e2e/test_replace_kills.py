@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.support.device_node import device_node
 from tests.support.replace_kills import run
 
-POINTS = 6
+POINTS = 4
 
 
 def test_a_kill_leaves_before_or_after(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from gateway.policy.decide import Policy
 from gateway.policy.limits import Limits
@@ -80,7 +81,6 @@ async def limited() -> AsyncIterator[Limited]:
         yield Limited(made)
 
 
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 USED = (1, 1_000)
 NOTHING = (0, 0)
 
@@ -130,7 +130,7 @@ async def test_a_repeat_of_what_used_up_the_limit_hears_its_answer() -> None:
         assert await made.rig.code(purchase(2)) == "00"
 
 
-async def test_a_void_gives_back_what_it_undoes_once() -> None:
+async def test_a_void_gives_back_what_it_undoes_once(autojump_clock: MockClock) -> None:
     async with limited() as made:
         first = purchase(1)
         assert await made.rig.code(first) == "00"
@@ -149,7 +149,9 @@ async def test_a_void_that_was_declined_gives_nothing_back() -> None:
         assert made.used() == await made.counted_again() == USED
 
 
-async def test_a_reversal_gives_back_once_the_acquirer_has_done_it() -> None:
+async def test_a_reversal_gives_back_once_the_acquirer_has_done_it(
+    autojump_clock: MockClock,
+) -> None:
     async with limited() as made:
         assert await made.rig.code(purchase(1)) == "00"
         assert await made.rig.code(reversal_of(purchase(1))) == "00"
@@ -158,7 +160,7 @@ async def test_a_reversal_gives_back_once_the_acquirer_has_done_it() -> None:
         assert made.used() == await made.counted_again() == NOTHING
 
 
-async def test_what_a_partial_reversal_leaves_still_counts() -> None:
+async def test_what_a_partial_reversal_leaves_still_counts(autojump_clock: MockClock) -> None:
     async with limited() as made:
         assert await made.rig.code(purchase(1)) == "00"
         partial_reversal = reversal_of(purchase(1), {95: "000000000300".ljust(42, "0")})
@@ -167,7 +169,9 @@ async def test_what_a_partial_reversal_leaves_still_counts() -> None:
         assert made.used() == await made.counted_again() == (1, 300)
 
 
-async def test_what_is_in_doubt_counts_as_long_as_it_is_not_reversed() -> None:
+async def test_what_is_in_doubt_counts_as_long_as_it_is_not_reversed(
+    autojump_clock: MockClock,
+) -> None:
     async with limited() as made:
         made.rig.acquirers["a"].script = silent
         assert await made.rig.code(purchase(1)) == "91"
@@ -184,7 +188,9 @@ async def test_many_are_counted_again_page_by_page(monkeypatch: pytest.MonkeyPat
         assert await made.counted_again() == (2, 2_000)
 
 
-async def test_a_void_that_is_reversed_has_what_it_undid_count_again() -> None:
+async def test_a_void_that_is_reversed_has_what_it_undid_count_again(
+    autojump_clock: MockClock,
+) -> None:
     async with limited() as made:
         sale, void = purchase(1), void_of(purchase(1))
         assert await made.rig.code(sale) == "00"
@@ -199,7 +205,7 @@ async def test_a_void_that_is_reversed_has_what_it_undid_count_again() -> None:
         assert made.used() == await made.counted_again() == NOTHING
 
 
-async def test_so_it_does_after_a_restart() -> None:
+async def test_so_it_does_after_a_restart(autojump_clock: MockClock) -> None:
     async with limited() as made:
         sale, void = purchase(1), void_of(purchase(1))
         assert await made.rig.code(sale) == "00"

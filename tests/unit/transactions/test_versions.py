@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from gateway.policy.decide import Policy
 from gateway.policy.limits import Limits
@@ -48,8 +48,7 @@ def refusing(name: str) -> Version:
     )
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_every_decision_is_made_under_one_whole_version() -> None:
+async def test_every_decision_is_made_under_one_whole_version(autojump_clock: MockClock) -> None:
     store = FakeStore(commit_s=0.001)
     versions = {"to-a": version("to-a", "a"), "to-b": version("to-b", "b"), "no": refusing("no")}
     names = list(versions)
@@ -79,8 +78,7 @@ async def test_every_decision_is_made_under_one_whole_version() -> None:
     assert {(one.config_version, one.upstream) for one in decided} == {("to-a", "a"), ("to-b", "b")}
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_a_request_keeps_the_version_that_it_began_with() -> None:
+async def test_a_request_keeps_the_version_that_it_began_with(autojump_clock: MockClock) -> None:
     store = FakeStore(commit_s=0.0)
     old, new = version("old", "a"), version("new", "b")
     async with rig(store) as made:
