@@ -46,7 +46,7 @@ class Report:
         self.over += other.over
         self.failures += other.failures
         self.frames += other.frames
-        self.rss_kib = max(self.rss_kib, other.rss_kib, key=lambda one: one[1] - one[0])
+        self.rss_kib = max(self.rss_kib, other.rss_kib, key=lambda one: one[1])
 
     def percentile_ns(self, share: float) -> int:
         """The time that this share of the frames stays within; exact near the end."""
