@@ -10,12 +10,23 @@ from gateway.errors import ParseError
 from gateway.wire.codec import Codec
 from gateway.wire.message import is_mti, mask_pan, printable
 
-# Shorter runs of digits are no card number, and no track (ISO/IEC 7812-1: 8 to 19 digits, of which
-# PCI DSS 3.4.1 leaves ten to be shown).
-_RUN_MIN: Final = 12
+# What PCI DSS 3.4.1 hides of the longest card number (19 digits, ISO/IEC 7812-1; the first six and
+# the last four may be seen): a byte spoilt at either end of them leaves no longer run.
+_RUN_MIN: Final = 9
 _CHARACTER_RUNS: Final = (
     re.compile(rb"[0-9=^?;]{%d,}" % _RUN_MIN),
     re.compile(rb"[\xf0-\xf9\x7e\xb0]{%d,}" % _RUN_MIN),  # EBCDIC, with "=" and "^"
+)
+# A cardholder's name (ISO/IEC 7813: 2 to 26 characters between two "^", the surname before a "/").
+# One of its marks may be spoilt, so that each alone hides what is beside it.
+_NAMES: Final = (
+    re.compile(rb"[A-Z .'-]{0,26}/[A-Z .'-]{0,26}"),
+    re.compile(rb"[A-Z /.'-]{0,26}\^[A-Z /.'-]{0,26}"),
+    *(
+        re.compile(rb"[%b]{0,26}[%b][%b]{0,26}" % (letters, mark, letters))
+        for letters in [re.escape("ABCDEFGHIJKLMNOPQRSTUVWXYZ /.'-".encode("cp037"))]
+        for mark in (b"\x61", b"\x5f\xb0")
+    ),
 )
 _NIBBLE_RUN: Final = re.compile(rb"[0-9d]{%d,}" % _RUN_MIN)
 # Of each frame; and what tells of itself, "h", "t", "p" and "1" being header, type and bitmaps.
@@ -45,8 +56,8 @@ def masked_frame(codec: Codec, heading: bytes, body: bytes, error: ParseError) -
     """What may be seen of a body that its dialect cannot read, and of TPDU and header before it.
 
     Shown are the bytes of the structure, two bytes at the error, and fields of an allow-list, as
-    long as what was read makes sense. Nothing of a run of 12 digits or more is shown, whatever the
-    dialect makes of it: text, EBCDIC, or half bytes at any offset.
+    long as what was read makes sense. Nothing is shown of a run of 9 digits or more, whatever the
+    dialect makes of it (text, EBCDIC, or half bytes at any offset), nor of a cardholder's name.
     """
     size = len(heading) + len(body)
     # A run of digits that goes on behind what may be shown of a long frame is seen for what it is.
@@ -116,7 +127,7 @@ def may_be_card_numbers(data: bytes, *, packed: bool) -> bytearray:
     `packed`: digits may be half bytes, of which letters are some as well.
     """
     found = bytearray(len(data))
-    for pattern in _CHARACTER_RUNS:
+    for pattern in (*_CHARACTER_RUNS, *_NAMES):
         for run in pattern.finditer(data):
             found[run.start() : run.end()] = b"\x01" * (run.end() - run.start())
     for run in _NIBBLE_RUN.finditer(data.hex().encode()) if packed else ():

@@ -26,7 +26,7 @@ DEADLINE_S = 1.0  # of the handshake, the first byte, a frame, a send
 IDLE_S = 3.0
 DRAIN_S = 2.0
 # A deadline is looked at now and then, and the machine is shared.
-LATE_S = 2.0
+LATE_S = 5.0
 PER_ADDRESS, IN_ALL = 8, 100
 ECHO = Message("0800", {7: "1121120000", 11: "000001", 41: "T0000009", 70: "301"})
 
@@ -273,8 +273,9 @@ def test_a_flood_of_handshakes_that_never_finish(node: RunningNode, street: Stre
         stream = await call(node.tls, address)
         await send(stream, start)
         began_s = trio.current_time()
-        while await stream.receive_some(65_536):
-            pass  # The server's own flight, where all of the first was sent.
+        with contextlib.suppress(trio.BrokenResourceError):
+            while await stream.receive_some(65_536):
+                pass  # The server's own flight, where all of the first was sent.
         took_s.append(trio.current_time() - began_s)
         await trio.aclose_forcefully(stream)
 

@@ -55,7 +55,9 @@ async def until_closed(stream: trio.abc.Stream, within_s: float = _UNANSWERED_S)
         except trio.BrokenResourceError:
             data = b""
     assert not data, "an answer where none was expected"
-    await trio.aclose_forcefully(stream)
+    # A deadline of the caller's that passes now must not hide that it was closed.
+    with trio.CancelScope(shield=True):
+        await trio.aclose_forcefully(stream)
     return trio.current_time() - began_s
 
 
