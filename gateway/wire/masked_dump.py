@@ -19,14 +19,12 @@ _CHARACTER_RUNS: Final = (
 )
 # A cardholder's name (ISO/IEC 7813: 2 to 26 characters between two "^", the surname before a "/").
 # One of its marks may be spoilt, so that each alone hides what is beside it.
-_NAMES: Final = (
-    re.compile(rb"[A-Z .'-]{0,26}/[A-Z .'-]{0,26}"),
-    re.compile(rb"[A-Z /.'-]{0,26}\^[A-Z /.'-]{0,26}"),
-    *(
-        re.compile(rb"[%b]{0,26}[%b][%b]{0,26}" % (letters, mark, letters))
-        for letters in [re.escape("ABCDEFGHIJKLMNOPQRSTUVWXYZ /.'-".encode("cp037"))]
-        for mark in (b"\x61", b"\x5f\xb0")
-    ),
+_LETTERS: Final = " '-./ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_NAMES: Final = tuple(
+    (mark, re.compile(rb"[%b]{0,26}%b[%b]{0,26}" % (letters, re.escape(mark), letters)))
+    for encoding, marks in (("ascii", "/^"), ("cp037", "/^¬"))  # some write "^" as 5F
+    for letters in [re.escape(_LETTERS.encode(encoding))]
+    for mark in [one.encode(encoding) for one in marks]
 )
 _NIBBLE_RUN: Final = re.compile(rb"[0-9d]{%d,}" % _RUN_MIN)
 # Of each frame; and what tells of itself, "h", "t", "p" and "1" being header, type and bitmaps.
@@ -127,7 +125,8 @@ def may_be_card_numbers(data: bytes, *, packed: bool) -> bytearray:
     `packed`: digits may be half bytes, of which letters are some as well.
     """
     found = bytearray(len(data))
-    for pattern in (*_CHARACTER_RUNS, *_NAMES):
+    names = [pattern for mark, pattern in _NAMES if mark in data]
+    for pattern in (*_CHARACTER_RUNS, *names):
         for run in pattern.finditer(data):
             found[run.start() : run.end()] = b"\x01" * (run.end() - run.start())
     for run in _NIBBLE_RUN.finditer(data.hex().encode()) if packed else ():

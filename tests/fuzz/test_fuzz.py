@@ -1,4 +1,4 @@
-"""The short form of `make fuzz`: only errors that a peer may cause, and in time."""
+"""The short form of `make fuzz`: only errors that a peer may cause."""
 
 from __future__ import annotations
 
@@ -16,12 +16,9 @@ SEEDS = seeds(LINKS)
 FRAMES = 20_000
 
 
-def test_changed_frames_are_read_or_refused_in_time() -> None:
+def test_changed_frames_are_read_or_refused() -> None:
     report = run(seed=7, first=0, count=FRAMES)
-    assert not report.failures
-    # By CPU time, and the best of many: a machine that does much else makes single readings slow,
-    # and what takes each reading over the limit is the frame's own doing.
-    assert not report.over
+    assert not report.failures  # How long each takes is asked by `make fuzz`.
     assert sum(report.outcomes.values()) == FRAMES
     assert report.outcomes["read and written"] > FRAMES // 20
     assert report.outcomes["no message"] > FRAMES // 20

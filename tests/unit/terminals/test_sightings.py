@@ -40,14 +40,17 @@ class Kept:
         )
 
 
-async def test_the_same_again_is_counted_and_told_once_a_minute() -> None:
+async def test_the_same_again_is_counted_and_told_once_a_minute(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     kept = Kept()
     for _ in range(5):
         kept.sightings.note(attempt())
     (one,) = kept.sightings.of("T1", limit=10)
     assert (one.count, kept.told) == (5, [Event.SIGHTING])
+    await trio.sleep(1)
     kept.sightings.note(attempt(address="192.0.2.2"))
-    assert [one.count for one in kept.sightings.of("T1", limit=10)] == [5, 1]
+    assert [one.count for one in kept.sightings.of("T1", limit=10)] == [1, 5]
 
 
 async def test_each_keeps_so_many_and_those_seen_last_are_kept() -> None:
