@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -227,11 +231,7 @@ class RunningNode:
         """Certificates of T0000001 and T0000002, and the configuration."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.acquirer_folder.mkdir(exist_ok=True)
-        certs = str(self.folder / "certs")
-        self.run("certs", "init", "--out", certs)
-        self.run(
-            "certs", "issue", "T0000001", "T0000002", "--ca", certs, "--out", certs + "/terminals"
-        )
+        shutil.copytree(_certificates(), self.folder / "certs")
         self.config.write_text(
             _CONFIGURATION.format(
                 plain=self.plain,
@@ -249,16 +249,7 @@ class RunningNode:
 
     def run(self, *arguments: str, expect: int = 0) -> str:
         """The standard output of a `gateway` command."""
-        done = subprocess.run(
-            [sys.executable, "-m", "gateway", *arguments],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            stdin=subprocess.DEVNULL,
-        )
-        assert done.returncode == expect, f"{arguments}: {done.stdout}{done.stderr}"
-        return done.stdout
+        return _command(*arguments, expect=expect)
 
     def start_acquirer(self, *options: str) -> None:
         folder = self.acquirer_folder
@@ -424,6 +415,33 @@ def running_node(folder: Path, **settings: Any) -> Iterator[RunningNode]:
         yield node
     finally:
         node.close()
+
+
+def _command(*arguments: str, expect: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == expect, f"{arguments}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@functools.cache
+def _certificates() -> Path:
+    """A CA with a listener's certificate and two terminals', made once for all nodes of a process.
+
+    Each node gets a copy: what it issues and revokes is its own.
+    """
+    folder = tempfile.mkdtemp(prefix="gw-certs")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    certs = f"{folder}/certs"
+    _command("certs", "init", "--out", certs)
+    _command("certs", "issue", "T0000001", "T0000002", "--ca", certs, "--out", f"{certs}/terminals")
+    return Path(certs)
 
 
 def _connects(port: int) -> bool:
