@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from gateway.store.store import Device, DeviceState
 from gateway.wire.id_patterns import TERMINAL_ID_CHARS, TerminalSet, padded
@@ -79,8 +79,7 @@ class Lookup(Protocol):
     def by_certificate(self, sha256: str) -> Device | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Identified:
+class Identified(NamedTuple):
     """The message is this device's."""
 
     device: Device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import lru_cache
 
 import trio
 
@@ -33,6 +34,7 @@ _UNDONE = frozenset(
 )
 
 BATCH_MARK = "B"  # begins a repeat key with a batch number, which has no date in it
+_DAY_MS = 86_400_000
 _DAYS_AHEAD_MAX = 7  # a local date further ahead than this belongs to last year
 _ATC_TAG = "9F3602"  # application transaction counter, always two bytes
 
@@ -42,8 +44,14 @@ def day_of(message: Message, wall_ms: int) -> str:
 
     Neither has a year: it is the one that puts the date nearest before a week from now.
     """
-    today = utc(wall_ms)
     month_day = message.fields.get(LOCAL_DATE) or message.get(TRANSMISSION_TIME)[:4]
+    return _with_year(month_day, wall_ms // _DAY_MS)
+
+
+@lru_cache(maxsize=64)  # every request asks, and mostly about today
+def _with_year(month_day: str, day: int) -> str:
+    """A MMDD as YYYYMMDD on a day, counted from 1970; that day itself where it is no MMDD."""
+    today = utc(day * _DAY_MS)
     if len(month_day) != 4 or not (month_day.isascii() and month_day.isdigit()):
         return today.strftime("%Y%m%d")
     year = today.year
@@ -58,14 +66,16 @@ def day_of(message: Message, wall_ms: int) -> str:
 
 def days_before(wall_ms: int, *, count: int) -> list[str]:
     """Today and the `count` days before it, as YYYYMMDD."""
-    return [utc(wall_ms - ago * 86_400_000).strftime("%Y%m%d") for ago in range(count + 1)]
+    return [utc(wall_ms - ago * _DAY_MS).strftime("%Y%m%d") for ago in range(count + 1)]
 
 
 def batch_of(message: Message) -> str:
     """The batch number in DE60.2 (positions 3 to 8 of a UnionPay DE60), or nothing."""
     private = message.fields.get(60, "")
+    if len(private) < 8:
+        return ""
     batch = private[2:8]
-    return batch if len(private) >= 8 and batch.isdigit() else ""
+    return batch if batch.isdigit() else ""
 
 
 def key_prefix(*, terminal_id: str, stan: str, day: str = "", batch: str = "") -> str:
@@ -92,7 +102,7 @@ def repeat_key(message: Message, kind: Kind, *, activation: int, wall_ms: int) -
         batch=batch,
     )
     time = "" if batch else fields.get(LOCAL_TIME, "")
-    return f"{prefix}{time}/{kind.value}/{fields.get(MERCHANT_ID, '')}/{activation}"
+    return f"{prefix}{time}/{kind}/{fields.get(MERCHANT_ID, '')}/{activation}"
 
 
 def content_of(message: Message, *, follows: bool = False) -> str:

@@ -37,7 +37,6 @@ from gateway.transactions.reversals import Reversals
 from gateway.transactions.takebacks import TakeBacks
 from gateway.transactions.version import Version
 from gateway.upstreams.adaptation import NO_CHANGES, CannotAdapt, Changes
-from gateway.upstreams.conditions import subject_of
 from gateway.upstreams.pool import Pool
 from gateway.upstreams.routing import Router
 from gateway.upstreams.upstream import Upstream
@@ -262,9 +261,7 @@ class Flow:
         return self._refuse(request, Reason.LOST_IN_RESTORE, f"restore gap, line {line.number}")
 
     async def _routed(self, request: Request, draft: Transaction) -> Reply:
-        choice = request.version.router.choose(
-            subject_of(request.message, request.kind, request.wall_ms)
-        )
+        choice = request.version.router.choose_for(request.message, request.kind, request.wall_ms)
         # One may have been removed since this version was replaced.
         found = [self._pool.get(name) for name in choice.upstreams]
         upstreams = [upstream for upstream in found if upstream is not None]

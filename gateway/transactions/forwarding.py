@@ -61,13 +61,12 @@ class Forwarding:
         chose the upstreams. Raises StoreError where the intent cannot be written.
         """
         message, dialect = request.message, request.dialect
+        fit, unfit = _fit(request, upstreams, pointing)
         # A request ends under the rules that it began with, whatever is edited meanwhile.
-        adaptations = {one.name: one.adaptation for one in upstreams}
-        unfit = _unfit(request, adaptations, pointing)
-        fit = [one for one in upstreams if not unfit[one.name]]
+        adaptations = {one.name: one.adaptation for one in fit}
         self._pool.moves.served()
         intended = False
-        untaken = Untaken(Reason.NO_UPSTREAM, why if fit else next(reversed(unfit.values()), why))
+        untaken = Untaken(Reason.NO_UPSTREAM, why if fit else unfit or why)
         for upstream in self._pool.candidates(fit):
             if intended and not self._pool.moves.take(trio.current_time()):
                 break  # Whatever failed under this load must not have the next one fail too.
@@ -85,9 +84,8 @@ class Forwarding:
                 sent = protected
             # On disk before the first byte leaves: recovery must know what may have been sent.
             if not intended:
-                told = {one.name: adaptations[one.name] for one in fit}
                 seen = await self._intended(
-                    request, draft, upstream, stan, outgoing, told, pointing
+                    request, draft, upstream, stan, outgoing, adaptations, pointing
                 )
                 if seen is not None:
                     return seen
@@ -203,16 +201,23 @@ class Forwarding:
         return await self._outcomes.advice_kept(request, draft)
 
 
-def _unfit(
-    request: Request, adaptations: Mapping[str, Adaptation], pointing: Changes
-) -> dict[str, str]:
-    """Why the request cannot go to each upstream, in words; empty where it can."""
-    message = request.message
+def _fit(
+    request: Request, upstreams: Sequence[Upstream], pointing: Changes
+) -> tuple[list[Upstream], str]:
+    """The upstreams that the request can go to, and why it cannot to the last of the others."""
+    message, dialect = request.message, request.dialect
     # What follows another device's transaction goes under the terminal id of that one.
     under = pointing.get(TERMINAL_ID)
     if under is not None:
         message = message.changed({TERMINAL_ID: under})
-    return {name: one.refusal(message, request.dialect) for name, one in adaptations.items()}
+    fit, unfit = [], ""
+    for upstream in upstreams:
+        refusal = upstream.adaptation.refusal(message, dialect)
+        if refusal:
+            unfit = refusal
+        else:
+            fit.append(upstream)
+    return fit, unfit
 
 
 def _outgoing(draft: Transaction, message: Message, upstream: Upstream, stan: int) -> Message:

@@ -170,7 +170,7 @@ class Outcomes:
     def log(self, request: Request, transaction: Transaction, upstream: str, code: str) -> None:
         """The one line and the one measurement of a transaction."""
         seconds = self._clock.monotonic_s() - request.started_s
-        kind = request.kind.value
+        kind = str(request.kind)
         self._measures.transaction(
             kind=kind, response_code=code, upstream=upstream, seconds=seconds
         )

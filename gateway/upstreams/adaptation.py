@@ -91,6 +91,7 @@ class Adaptation:
         self._message_types = {Kind(kind): mti for kind, mti in rules.message_types.items()}
         self._zone = ZoneInfo(rules.time_zone) if rules.time_zone is not None else None
         self._require = tuple(number for number in rules.require if number not in self._fixed)
+        self._takes_all = not self._require and self._terminals is None
         self._ruled = frozenset((*self._drop, *self._fixed, *self._copies))
         self._changes_nothing = not (
             self._terminals is not None
@@ -121,12 +122,14 @@ class Adaptation:
     def refusal(self, request: Message, dialect: str = "") -> str:
         """Why a request of a terminal that speaks this dialect cannot go to this upstream, in
         words; empty where it can."""
+        translation = self._translation(dialect)
+        if self._takes_all and translation is None:
+            return ""  # as mostly
         for number in self._require:
             if number not in request.fields:
                 return f"upstream {self._name} requires DE{number}, which is absent"
         if self._terminals is not None and request.terminal_id not in self._terminals:
             return self._not_boarded(request)
-        translation = self._translation(dialect)
         if translation is not None:
             try:
                 translation[0].request(request, without=self._ruled)

@@ -119,6 +119,11 @@ class Conditions:
         self._conditions = [one for one in found if one.unasked != self._every]
         self._lookups = [(one.part, one.lookup, one.unasked) for one in self._conditions]
 
+    @property
+    def ask_something(self) -> bool:
+        """Whether any route asks anything; else the first takes all."""
+        return bool(self._lookups)
+
     def first(self, subject: Subject) -> int:
         """The index of the first route that fits; -1 where none does."""
         fitting = self._every

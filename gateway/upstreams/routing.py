@@ -10,8 +10,15 @@ from gateway.settings.boarding import BoardedTerminals
 from gateway.settings.schema_base import OpeningHours
 from gateway.settings.schema_upstreams import Group, Route, TerminalGroup
 from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
-from gateway.upstreams.conditions import Conditions, IsOpen, OpeningTimes, Subject
+from gateway.upstreams.conditions import (
+    Conditions,
+    IsOpen,
+    OpeningTimes,
+    Subject,
+    subject_of,
+)
 from gateway.wire.id_patterns import MerchantSet
+from gateway.wire.message import Kind, Message
 
 # How many requests an upstream has under way, and how much of its share it is given: 1 all, less
 # while it starts slowly, 0 nothing as long as there is another.
@@ -187,6 +194,7 @@ class Router:
         self._narrowed = [
             any(name in self._boarding for name in group.names) for group in self._groups
         ]
+        self._asks_something = self._conditions.ask_something or any(self._narrowed)
         self._why = [
             f"route {route.name}, group {group.name}"
             for route, group in zip(routes, self._groups, strict=True)
@@ -209,6 +217,11 @@ class Router:
                 why = f"{self._why[index]}: none of its upstreams takes this merchant or terminal"
                 return Choice(self._routes[index].name, (), why)
         return Choice(self._names[index], group.order(names), self._why[index])
+
+    def choose_for(self, message: Message, kind: Kind, wall_ms: int) -> Choice:
+        """As `choose`, for a message that came at `wall_ms`."""
+        asked = self._asks_something
+        return self.choose(subject_of(message, kind, wall_ms) if asked else _ANYBODY)
 
     def _boarded(self, names: tuple[str, ...], subject: Subject) -> tuple[str, ...]:
         boarding, merchant, terminal = self._boarding, subject.merchant_id, subject.terminal_id
@@ -248,6 +261,7 @@ class Router:
         return UpstreamStep(name, group.weights[name], not why, why)
 
 
+_ANYBODY = Subject(Kind.UNKNOWN)
 _NO_ROUTE = Choice("", (), "no route fits")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 
 PAN = 2
@@ -207,6 +208,7 @@ class Message:
         return printable(value) if number in _SHOWN else f"[{len(value)}]"
 
 
+@lru_cache(maxsize=64)
 def response_mti(mti: str) -> str:
     """The MTI that answers a request: 0200 and 0201 -> 0210, 0420 and 0421 -> 0430.
 
