@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trio
 
-from loadtest.addresses import HostPort, free_ports
+from loadtest.addresses import HostPort, lasting_ports
 from loadtest.fleet import Fleet, FleetOptions, terminal_names
 from loadtest.processes import Children
 from loadtest.reconcile import Reconciliation, reconcile_files
@@ -65,7 +65,7 @@ async def _run(folder: Path, children: Children, options: DemoOptions, say: Say)
     certs = await make_certificates(folder / "certs", names)
     for number, name in enumerate(_ACQUIRERS, start=options.seed):
         await stage.start_acquirer(name, folder=folder, switches=[_DECLINE], seed=number)
-    listen = HostPort("127.0.0.1", free_ports(1)[0])
+    listen = HostPort("127.0.0.1", lasting_ports(1)[0])
     config = write_configuration(
         folder,
         name="demo",

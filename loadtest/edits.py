@@ -23,7 +23,7 @@ import trio
 from gateway.admin.client import AdminClient
 from gateway.wire.message import Message
 from gateway.wire.stream import TcpStream, connect
-from loadtest.addresses import HostPort, free_ports
+from loadtest.addresses import HostPort, lasting_ports
 from loadtest.cards import Shop
 from loadtest.commit import open_for_reading
 from loadtest.processes import Child, ChildFailed, Children, python
@@ -249,7 +249,7 @@ async def _selling(
         stage = Stage(children, logs=folder / "logs")
         for name in _ACQUIRERS:
             await stage.start_acquirer(name, folder=folder)
-        listen = HostPort("127.0.0.1", free_ports(1)[0])
+        listen = HostPort("127.0.0.1", lasting_ports(1)[0])
         config = write_configuration(
             folder,
             name="edits",

@@ -18,7 +18,7 @@ import trio
 from gateway.admin.client import AdminClient
 from gateway.clock import SystemClock
 from gateway.errors import OperatorError
-from loadtest.addresses import HostPort, free_ports, lasting_ports
+from loadtest.addresses import HostPort, lasting_ports
 from loadtest.crowd import Crowd
 from loadtest.failover_cases import ALWAYS, Case, Sickness
 from loadtest.failover_evidence import (
@@ -228,7 +228,7 @@ class _Run:
 
     async def _open(self, peers: Sequence[Peer], ids: Sequence[str]) -> tuple[Crowd, Child]:
         """Tills that are signed on to a gateway that runs."""
-        options, target = self._options, HostPort("127.0.0.1", free_ports(1)[0])
+        options, target = self._options, HostPort("127.0.0.1", lasting_ports(1)[0])
         names = terminal_names(len(ids))
         certs = await make_certificates(self._folder / "certs", names) if options.tls else None
         settings = _UPSTREAM_SETTINGS + "".join(f"{line}\n" for line in options.upstream_settings)

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from loadtest.addresses import free_ports
 from loadtest.ledger import read_attempts
 from loadtest.reconcile import reconcile_files
+from tests.support.ports import own_ports
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +40,7 @@ def config_on_free_ports(folder: Path) -> Path:
     """The shipped example, in a folder of its own and on ports that nobody uses."""
     text = (ROOT / "config" / "gateway.toml").read_text(encoding="utf-8")
     used = ["127.0.0.1:8443", "127.0.0.1:8101", "127.0.0.1:8102", "127.0.0.1:9464"]
-    for address, port in zip(used, free_ports(len(used)), strict=True):
+    for address, port in zip(used, own_ports(len(used)), strict=True):
         assert address in text
         text = text.replace(address, f"127.0.0.1:{port}")
     path = folder / "config" / "gateway.toml"

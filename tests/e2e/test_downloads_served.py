@@ -14,8 +14,8 @@ from gateway.wire.dialect import shipped_dialects
 from gateway.wire.framing import Frame, FrameReader, FramingSpec, encode_frame
 from gateway.wire.message import Message
 from gateway.wire.requirements import requirement_of
-from loadtest.addresses import free_ports
 from tests.support.node import ROOT, RunningNode
+from tests.support.ports import own_ports
 
 SPEC = FramingSpec(tpdu=True, header_bytes=6)
 CODEC = Codec(shipped_dialects()["unionpay_pos"])
@@ -51,7 +51,7 @@ class Centre(RunningNode):
     def prepare(self) -> None:
         super().prepare()
         copytree(ROOT / "config" / "downloads", self.folder / "downloads")
-        self.served, self.passed = free_ports(2)
+        self.served, self.passed = own_ports(2)
         with self.config.open("a", encoding="utf-8") as config:
             config.write(_LISTENERS.format(served=self.served, passed=self.passed))
 

@@ -16,9 +16,9 @@ import pytest
 
 from gateway.wire.framing import encode_frame
 from gateway.wire.message import Message
-from loadtest.addresses import free_ports
 from tests.support import canaries
 from tests.support.node import CODEC, ROOT, SPEC, Peer, RunningNode, purchase
+from tests.support.ports import own_ports
 
 _BURST = 150  # more than any terminal here sends, but one
 _MORE = """
@@ -201,7 +201,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoCodeSets]:
     node = TwoCodeSets(tmp_path_factory.mktemp("node"), answer_s=1.0)
     try:
         node.prepare()
-        node.cups, nobody = free_ports(2)
+        node.cups, nobody = own_ports(2)
         text = node.config.read_text()
         text = text.replace(
             'kinds = ["purchase", "refund", "balance", "offline"]',

@@ -11,8 +11,8 @@ import pytest
 from gateway.terminals.http_carriage import CONTENT_TYPE
 from gateway.wire.framing import FrameReader, encode_frame
 from gateway.wire.message import Message
-from loadtest.addresses import free_ports
 from tests.support.node import CODEC, SPEC, RunningNode, purchase
+from tests.support.ports import own_ports
 
 PATH = "/unp/webtrans/WPOS"
 
@@ -46,7 +46,7 @@ class WebNode(RunningNode):
 
     def prepare(self) -> None:
         super().prepare()
-        self.web, self.web_tls = free_ports(2)
+        self.web, self.web_tls = own_ports(2)
         with self.config.open("a", encoding="utf-8") as config:
             config.write(_LISTENERS.format(plain=self.web, tls=self.web_tls))
 

@@ -16,12 +16,12 @@ from gateway.wire.dialect import shipped_dialects
 from gateway.wire.framing import Frame, FramingSpec
 from gateway.wire.message import Message
 from gateway.wire.requirements import requirement_of
-from loadtest.addresses import free_ports
 from loadtest.terminal_keys import KeyedWire, TerminalKeys
 from loadtest.wire import MessageReader
 from loadtest.zone_crypto import check_value, encrypted
 from tests.support import canaries
 from tests.support.node import RunningNode, wait_for
+from tests.support.ports import own_ports
 
 _MERCHANT = "MERCHANT0000001"
 _PIN = "1234"
@@ -85,7 +85,7 @@ class KeyedNode(RunningNode):
 
     def configure(self) -> None:
         self.prepare()
-        (self.cups,) = free_ports(1)
+        (self.cups,) = own_ports(1)
         text = self.config.read_text()
         before = 'keys = { pin = "pass_through" }\n'
         assert before in text

@@ -15,9 +15,9 @@ from gateway.wire.codec import Codec
 from gateway.wire.dialect import shipped_dialects
 from gateway.wire.framing import FrameReader, FramingSpec, encode_frame
 from gateway.wire.message import Message
-from loadtest.addresses import free_ports
 from tests.support import canaries
 from tests.support.node import ROOT, RunningNode, _connects, wait_for
+from tests.support.ports import own_ports
 
 DIALECTS = ("iso87_ascii", "iso87_ebcdic", "iso93_bcd")
 NAMING = {"iso93_bcd": "de56", "unionpay_pos": "de61"}  # else de90
@@ -139,7 +139,7 @@ class Node(RunningNode):
         self.banks = {}
         spoken = (*DIALECTS, "unionpay_pos")
         for number, (dialect, port) in enumerate(
-            zip(spoken, free_ports(len(spoken)), strict=True), 1
+            zip(spoken, own_ports(len(spoken)), strict=True), 1
         ):
             naming = NAMING.get(dialect, "de90")
             style, reversal = ("unionpay", "0400") if naming == "de61" else ("iso", "0420")

@@ -15,12 +15,12 @@ from gateway.wire.dialect import shipped_dialects
 from gateway.wire.framing import FrameReader, FramingSpec
 from gateway.wire.message import Message
 from gateway.wire.requirements import requirement_of
-from loadtest.addresses import free_ports
 from loadtest.terminal_keys import KeyedWire, TerminalKeys
 from loadtest.zone_crypto import check_value, encrypted
 from tests.support import canaries
 from tests.support.device_node import MERCHANT, DeviceNode
 from tests.support.node import Peer, wait_for
+from tests.support.ports import own_ports
 
 OLD, NEW = "S0000001", "S0000002"
 PIN = "1234"
@@ -72,7 +72,7 @@ class StoryNode(DeviceNode):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, answer_s=4.0)
         self.shops_port = self.tls
-        (self.cups,) = free_ports(1)
+        (self.cups,) = own_ports(1)
         self.masters: dict[str, bytes] = {}
         self.zone_master = secrets.token_bytes(16)
 

@@ -23,8 +23,8 @@ from gateway.wire.codec import Codec
 from gateway.wire.dialect import shipped_dialects
 from gateway.wire.framing import Frame, FrameReader, FramingSpec, encode_frame
 from gateway.wire.message import Message
-from loadtest.addresses import free_ports
 from tests.support import canaries
+from tests.support.ports import own_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 CODEC = Codec(shipped_dialects()["iso87_ascii"])
@@ -214,7 +214,7 @@ class RunningNode:
         self.idle_s = idle_s
         self.plain_limits = plain_limits
         self.upstream_more = upstream_more
-        self.plain, self.tls, self.mall, self.acquirer_port, self.metrics = free_ports(5)
+        self.plain, self.tls, self.mall, self.acquirer_port, self.metrics = own_ports(5)
         self.config = folder / "gateway.toml"
         self.log = folder / "gateway.log"
         self.acquirer_folder = folder.parent / f"{folder.name}-acquirer"

@@ -5,15 +5,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.settings.check import check
-from loadtest.addresses import HostPort, free_ports
+from loadtest.addresses import HostPort
 from loadtest.fleet import terminal_names
 from loadtest.stage import make_certificates, write_configuration
+from tests.support.ports import own_ports
 
 
 async def test_the_written_configuration_passes_the_check(tmp_path: Path) -> None:
     names = terminal_names(2)
     terminals = await make_certificates(tmp_path / "certs", names)
-    first, second, third = (HostPort("127.0.0.1", port) for port in free_ports(3))
+    first, second, third = (HostPort("127.0.0.1", port) for port in own_ports(3))
     config = write_configuration(
         tmp_path,
         name="demo",

@@ -11,12 +11,13 @@ import trio.testing
 import trustme
 
 from gateway.wire.message import Message, response_mti
-from loadtest.addresses import HostPort, free_ports
+from loadtest.addresses import HostPort
 from loadtest.connection import NoAnswer, NoConnection
 from loadtest.requests import sign_on
 from loadtest.run.line import Line, TlsFolder
 from loadtest.run.talk import Talk
 from loadtest.wire import MessageReader, shipped_wire
+from tests.support.ports import own_ports
 
 WIRE = shipped_wire()
 ASKED = sign_on(terminal_id="T0000001", merchant_id="MERCHANT0000001", stan="000001", wall_ms=0)
@@ -110,7 +111,7 @@ async def test_whoever_hangs_up_is_no_longer_there() -> None:
 
 
 async def test_where_nobody_listens_there_is_no_connection() -> None:
-    line = line_to(HostPort("127.0.0.1", free_ports(1)[0]))
+    line = line_to(HostPort("127.0.0.1", own_ports(1)[0]))
     with pytest.raises(NoConnection):
         await line.open()
     assert (line.opened, line.is_open) == (0, False)
