@@ -96,7 +96,7 @@ class Channel:
         self._wire = wire
         self._owner = owner
         self._emit = emit
-        self._pending = PendingTable(count_max=settings.pending_per_link_max)
+        self.requests = PendingTable(count_max=settings.pending_per_link_max)
         self._asked: dict[str, OnAnswer] = {}  # network messages of ours, by STAN
         self._outbox: deque[tuple[Pending | None, bytes]] = deque()
         self._writer: trio.lowlevel.Task | None = None  # parked while the outbox is empty
@@ -106,26 +106,20 @@ class Channel:
         self._ended = False
 
     @property
-    def full(self) -> bool:
-        return self._pending.full
-
-    @property
-    def pending(self) -> int:
-        return len(self._pending)
-
-    @property
     def unsent(self) -> int:
         """How many frames wait for the writer."""
         return len(self._outbox)
 
     def asked_s(self) -> Iterator[float]:
         """When each pending request was asked, the oldest first."""
-        return self._pending.asked_s()
+        return self.requests.asked_s()
 
     # --- asking ---------------------------------------------------------------------------
 
-    async def ask(self, request: Message, *, transaction_id: int, answer_s: float) -> Message:
-        """Send a request and return its answer, which may take `answer_s`.
+    async def ask(
+        self, request: Message, *, transaction_id: int, now_s: float, answer_s: float
+    ) -> Message:
+        """Send a request and return its answer, which may take `answer_s` from `now_s` on.
 
         Raises NotSent where no byte of it can have left, and InDoubt where some may have.
         """
@@ -133,15 +127,15 @@ class Channel:
             frame = self._wire.frame(request)
         except (EncodeError, FrameError, KeyUnavailable) as error:
             raise NotSent(f"cannot be written for link {self.name}: {error}") from error
-        if self._ended or self._pending.full:
+        if self._ended or self.requests.full:
             raise NotSent(f"link {self.name} is gone or full")
         pending = Pending(
             request,
             transaction_id=transaction_id,
-            asked_s=trio.current_time(),
+            asked_s=now_s,
             wait_s=answer_s,
         )
-        self._pending.add(pending)
+        self.requests.add(pending)
         if pending.deadline_s < self._clock_set_to_s:
             self._clock_wanted.set()
         pending.waiter = trio.lowlevel.current_task()
@@ -173,20 +167,20 @@ class Channel:
 
     async def until_empty(self) -> None:
         """Return once nothing is pending."""
-        while self._pending:
+        while self.requests:
             self._emptied = trio.Event()
             await self._emptied.wait()
 
     def _left(self) -> None:
         """A request is pending no more."""
-        if self._emptied is not None and not self._pending:
+        if self._emptied is not None and not self.requests:
             self._emptied.set()
             self._emptied = None
 
     def _abandon(self, pending: Pending) -> trio.lowlevel.Abort:
         """The node stops hard with this request under way: recovery will owe what it is owed."""
         pending.waiter = None
-        self._pending.discard(pending)
+        self.requests.discard(pending)
         self._left()
         if pending.handed:
             self._owner.gave_up(pending, timed_out=False)
@@ -230,7 +224,7 @@ class Channel:
         self._ended = True
         self._outbox.clear()
         in_doubt = 0
-        for pending in self._pending.clear():
+        for pending in self.requests.clear():
             if pending.handed:
                 in_doubt += 1
                 self._owner.gave_up(pending, timed_out=False)
@@ -279,6 +273,7 @@ class Channel:
             data = await self._stream.receive_some(65_536)
             if not data:
                 return
+            came_s = trio.current_time()
             for frame in reader.feed(bytes(data)):
                 try:
                     message = decode(frame.body)
@@ -288,11 +283,11 @@ class Channel:
                 else:
                     if zone is not None and zone.changing is not None:
                         await zone.settled()
-                    self._take(message)
+                    self._take(message, came_s)
             if reader.error is not None:
                 raise FrameError(str(reader.error))
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: Message, came_s: float) -> None:
         zone = self._wire.zone
         if zone is not None and not zone.trusts(message):
             self._distrusted(message)
@@ -300,7 +295,7 @@ class Channel:
         if message.is_request:
             answer = self._owner.asked_by_acquirer(message)
             # One that asks and takes no answers must not have them heaped up here.
-            if answer is not None and self.unsent < _UNSENT_MAX + len(self._pending):
+            if answer is not None and self.unsent < _UNSENT_MAX + len(self.requests):
                 self.say(answer)
             return
         if message.mti[1:2] == _NETWORK:
@@ -308,9 +303,9 @@ class Channel:
             if on_answer is not None:
                 on_answer(message)
                 return
-        matched = self._pending.match(message)
+        matched = self.requests.match(message)
         if isinstance(matched, Pending):
-            self._owner.answered(matched.asked_s, trio.current_time())
+            self._owner.answered(matched.asked_s, came_s)
             self._left()
             self._wake(matched, outcome.Value(message))
         elif matched is Match.MISMATCHED:
@@ -338,7 +333,7 @@ class Channel:
         )
         if message.is_request or message.mti[1:2] == _NETWORK:
             return
-        matched = self._pending.match(message)
+        matched = self.requests.match(message)
         if isinstance(matched, Pending):
             self._owner.gave_up(matched, timed_out=False)
             self._left()
@@ -348,12 +343,12 @@ class Channel:
     async def _expire(self) -> None:
         """Give up the requests whose answer has not come in time."""
         while True:
-            deadline_s = self._pending.next_deadline_s()
+            deadline_s = self.requests.next_deadline_s()
             self._clock_set_to_s = inf if deadline_s is None else deadline_s
             self._clock_wanted = trio.Event()
             with trio.move_on_at(self._clock_set_to_s):
                 await self._clock_wanted.wait()
-            for pending in self._pending.expired(trio.current_time()):
+            for pending in self.requests.expired(trio.current_time()):
                 # Not yet handed over after the whole time is still no byte sent.
                 if not pending.handed:
                     self._unqueue(pending)

@@ -9,7 +9,7 @@ from enum import Enum, auto
 from typing import Any
 
 from gateway.errors import InvariantBroken
-from gateway.wire.message import AMOUNT, Message, response_mti
+from gateway.wire.message import AMOUNT, STAN, TERMINAL_ID, Message, response_mti
 
 # Response MTI, STAN and terminal id: never the STAN alone. The link is the table's own.
 Key = tuple[str, str, str]
@@ -32,8 +32,13 @@ class Pending:
     def __init__(
         self, request: Message, *, transaction_id: int, asked_s: float, wait_s: float
     ) -> None:
-        self.key: Key = (response_mti(request.mti), request.stan, request.terminal_id)
-        self.amount = request.fields.get(AMOUNT)
+        fields = request.fields
+        self.key: Key = (
+            response_mti(request.mti),
+            fields.get(STAN, ""),
+            fields.get(TERMINAL_ID, ""),
+        )
+        self.amount = fields.get(AMOUNT)
         self.transaction_id = transaction_id
         self.asked_s = asked_s
         self.wait_s = wait_s
@@ -85,27 +90,29 @@ class LateRequests:
 
 def answer_key(answer: Message) -> Key:
     """The key that an answer is matched by."""
-    return (answer.mti, answer.stan, answer.terminal_id)
+    fields = answer.fields
+    return (answer.mti, fields.get(STAN, ""), fields.get(TERMINAL_ID, ""))
 
 
 class PendingTable:
     """The requests under way on one link, in the order they were asked.
 
     Those that wait equally long expire in the order asked, so that there is a row for each length
-    of wait, and only the first of each row is looked at.
+    of wait, and only the first of each row is looked at. `count` and `full` are asked about every
+    link with each request, so that they are kept and not computed.
     """
 
+    __slots__ = ("_count_max", "_pending", "_rows", "count", "full")
+
     def __init__(self, *, count_max: int) -> None:
+        self.count = 0
+        self.full = False
         self._count_max = count_max
         self._pending: dict[Key, Pending] = {}
         self._rows: dict[float, OrderedDict[Key, Pending]] = {}
 
     def __len__(self) -> int:
-        return len(self._pending)
-
-    @property
-    def full(self) -> bool:
-        return len(self._pending) >= self._count_max
+        return self.count
 
     def add(self, pending: Pending) -> None:
         """Raises InvariantBroken where a request with this key is under way already."""
@@ -116,10 +123,15 @@ class PendingTable:
         if row is None:
             row = self._rows[pending.wait_s] = OrderedDict()
         row[pending.key] = pending
+        self.count += 1
+        self.full = self.count >= self._count_max
 
     def _remove(self, pending: Pending) -> None:
-        del self._pending[pending.key]
-        del self._rows[pending.wait_s][pending.key]
+        key = pending.key
+        del self._pending[key]
+        del self._rows[pending.wait_s][key]
+        self.count -= 1
+        self.full = False
 
     def discard(self, pending: Pending) -> None:
         """Forget a request that nobody waits for any more."""
@@ -163,4 +175,6 @@ class PendingTable:
         everything = list(self._pending.values())
         self._pending.clear()
         self._rows.clear()
+        self.count = 0
+        self.full = False
         return everything

@@ -15,7 +15,7 @@ from gateway.errors import NotSent
 from gateway.settings.schema_upstreams import Upstream as UpstreamSettings
 from gateway.telemetry.events import Emit, Event
 from gateway.upstreams.channel import Channel, Wire, network_answer
-from gateway.upstreams.correlation import Pending
+from gateway.upstreams.correlation import Pending, PendingTable
 from gateway.upstreams.health import Health
 from gateway.upstreams.latencies import Latencies
 from gateway.upstreams.link_health import LinkHealth
@@ -57,8 +57,8 @@ class LinkOwner(Protocol):
         """An answer came that no pending request of the link asked for."""
         ...
 
-    def answered(self, seconds: float) -> None:
-        """An answer took so long."""
+    def answered(self, seconds: float, now_s: float) -> None:
+        """An answer came that took so long."""
         ...
 
 
@@ -113,6 +113,9 @@ class Link:
         )
         self.trouble = ""  # why it is not ready, since it was last
         self.suspicions = 0  # since the start
+        # Looked at on every link with each request: kept up by `steer` and `_connected`.
+        self.up = False  # its life's state is READY
+        self.requests: PendingTable | None = None  # of its connection; None: it has none
         self._channel: Channel | None = None
         self._step = trio.CancelScope()  # what is done in the present state of its life
         self._proved_in_s: float | None = None
@@ -125,36 +128,34 @@ class Link:
     # --- asking ---------------------------------------------------------------------------
 
     @property
-    def up(self) -> bool:
-        """Whether requests may be sent over it."""
-        return self.life.state is S.READY
-
-    @property
     def ready(self) -> bool:
-        """Whether one more may be."""
-        return self.life.state is S.READY and self._channel is not None and not self._channel.full
+        """Whether one more request may be sent over it."""
+        requests = self.requests
+        return self.up and requests is not None and not requests.full
 
     @property
     def pending(self) -> int:
-        return 0 if self._channel is None else self._channel.pending
+        return 0 if self.requests is None else self.requests.count
 
-    async def ask(self, request: Message, *, transaction_id: int, answer_s: float) -> Message:
-        """Send a request and return its answer, which may take `answer_s`.
+    def ask(
+        self, request: Message, *, transaction_id: int, now_s: float, answer_s: float
+    ) -> Awaitable[Message]:
+        """Send a request, once awaited; gives its answer, which may take `answer_s`.
 
         Raises NotSent where no byte of it can have left, and InDoubt where some may have.
         """
         channel = self._channel
-        if channel is None or self.life.state is not S.READY:
+        if channel is None or not self.up:
             raise NotSent(f"link {self.name} is {self.life.state}")
         if self.health.idle:
             self.health.idle = False
-            self._look_at(trio.current_time() + self.health.patience_s)
-        return await channel.ask(request, transaction_id=transaction_id, answer_s=answer_s)
+            self._look_at(now_s + self.health.patience_s)
+        return channel.ask(request, transaction_id=transaction_id, now_s=now_s, answer_s=answer_s)
 
     async def sign_on(self, terminal_id: str, merchant_id: str) -> bool:
         """Sign one terminal on; returns whether the acquirer accepted it."""
         channel = self._channel
-        if channel is None or self.life.state is not S.READY:
+        if channel is None or not self.up:
             return False
         own = {TERMINAL_ID: terminal_id, MERCHANT_ID: merchant_id}
         answer = await self._ask(channel, self._request(Kind.SIGN_ON).changed(own))
@@ -172,6 +173,7 @@ class Link:
         if not self.life.handle(event, trio.current_time()):
             return
         now = self.life.state
+        self.up = now is S.READY
         self._step.cancel()
         # Of a connection's end the upstream hears when it is known what it cost.
         if now in CONNECTED or before not in CONNECTED:
@@ -224,6 +226,7 @@ class Link:
             owner=self,
             emit=self._emit,
         )
+        self.requests = channel.requests
         try:
             if self.life.state is S.CONNECTING:
                 self.steer(E.CONNECTED)
@@ -239,7 +242,7 @@ class Link:
                         channel.why_ended = f"{self.life.state} now"
                     nursery.cancel_scope.cancel()
         finally:
-            self._channel = None
+            self._channel = self.requests = None
             await self._end(channel)
 
     async def _until_closed(self, channel: Channel, scope: trio.CancelScope) -> None:
@@ -413,7 +416,7 @@ class Link:
     def answered(self, asked_s: float, now_s: float) -> None:
         if self.health.answered(asked_s, now_s):
             self._look_at(now_s)
-        self._owner.answered(now_s - asked_s)
+        self._owner.answered(now_s - asked_s, now_s)
 
     def asked_by_acquirer(self, message: Message) -> Message | None:
         """Answer the network messages an acquirer starts, an echo among them; note the rest."""

@@ -25,7 +25,7 @@ class Links:
         changed: Callable[[], trio.Event],
         enabled: Callable[[], bool],
     ) -> None:
-        self._links = links
+        self.current = links  # those that take requests
         self._changed = changed
         self._enabled = enabled
         self._nursery: trio.Nursery | None = None
@@ -34,13 +34,13 @@ class Links:
         self._attempts_before = self._suspicions_before = 0  # of those that have left
 
     def __iter__(self) -> Iterator[Link]:
-        return iter(self._links)
+        return iter(self.current)
 
     def __len__(self) -> int:
-        return len(self._links)
+        return len(self.current)
 
     def __getitem__(self, index: int) -> Link:
-        return self._links[index]
+        return self.current[index]
 
     @property
     def attempts(self) -> int:
@@ -60,12 +60,17 @@ class Links:
     @property
     def pending(self) -> int:
         """How many requests are under way, on links that are to be exchanged too."""
-        return sum(link.pending for link in self._scopes)
+        pending = 0
+        for link in self._scopes:
+            requests = link.requests
+            if requests is not None:
+                pending += requests.count
+        return pending
 
     def run(self, nursery: trio.Nursery) -> None:
         """Run them in this nursery; where they are not to start they wait for an operator."""
         self._nursery = nursery
-        for link in self._links:
+        for link in self.current:
             nursery.start_soon(self._live, link)
 
     async def _live(self, link: Link) -> None:
@@ -75,7 +80,7 @@ class Links:
 
     def steer(self, *events: LinkEvent) -> None:
         """Tell each of them what an operator wants; those that leave only that they are to go."""
-        for link in list(self._links):
+        for link in list(self.current):
             for event in events:
                 link.steer(event)
         if LinkEvent.DISABLE in events:
@@ -85,7 +90,7 @@ class Links:
     def exchange(self, coming: list[Link], settings: UpstreamSettings) -> None:
         """Have these in place of those. The old ones take requests until the new ones are up."""
         if self._nursery is None:
-            self._links = coming
+            self.current = coming
         else:
             self._nursery.start_soon(self._exchange, self._nursery, coming, settings)
 
@@ -93,16 +98,16 @@ class Links:
         self, nursery: trio.Nursery, coming: list[Link], settings: UpstreamSettings
     ) -> None:
         async with self._exchanging:
-            leaving = self._links
+            leaving = self.current
             # Where the acquirer calls us it has to lose a connection before it makes another.
             overlaps = self._enabled() and settings.listen is None
-            self._links = [*coming, *leaving] if overlaps else coming
+            self.current = [*coming, *leaving] if overlaps else coming
             for link in coming:
                 nursery.start_soon(self._live, link)
             if overlaps:
                 with trio.move_on_after(settings.connect_s + 2 * settings.network.sign_on_s):
                     await self._until(lambda: all(link.up for link in coming))
-                self._links = coming
+                self.current = coming
             for link in leaving:
                 link.steer(LinkEvent.DRAIN)
             slowest_s = max(settings.answer_s, *settings.answer_s_by_kind.values(), 0.0)

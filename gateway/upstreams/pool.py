@@ -18,6 +18,8 @@ _RETRY_S = 0.5
 _RETIRING_LOOK_S = 0.5
 _QUIET_LOOKS = 4
 
+_TAKES, _SPARE = Standing.TAKES, Standing.SPARE  # an enumeration's look-up is slow
+
 Make = Callable[[Means], Upstream]
 # Takes over which STANs earlier runs have issued to an upstream; raises StoreError.
 RestoreStans = Callable[[Upstream], Awaitable[None]]
@@ -77,9 +79,9 @@ class Pool:
         now_s = trio.current_time()
         for upstream in upstreams:
             standing = upstream.standing(now_s)
-            if standing is Standing.TAKES:
+            if standing is _TAKES:
                 yield upstream
-            elif standing is Standing.SPARE:
+            elif standing is _SPARE:
                 spare.append(upstream)
         yield from spare
 

@@ -62,6 +62,12 @@ class Control(StrEnum):
     DISABLED = "disabled"  # its links are closed at once
 
 
+# Each request asks for these, and an enumeration's look-up is slow.
+_ENABLED = Control.ENABLED
+_UP, _SUSPECT = Health.UP, Health.SUSPECT
+_TAKES, _SPARE, _FULL, _AWAY = Standing.TAKES, Standing.SPARE, Standing.FULL, Standing.AWAY
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
     """What an upstream is spoken to with: its settings, and what was read and made for them."""
@@ -115,6 +121,7 @@ class Upstream:
         self._late = LateRequests(count_max=_LATE_PER_UPSTREAM_MAX)
         self.tally = Tally()
         self.began_s = 0.0  # on trio's clock
+        self._heard_s = 0.0  # when the latest answer came
         self._control_told = trio.Event()
         self._changed = trio.Event()  # set whenever a link or the health changes
         self._stans_short = False
@@ -189,7 +196,7 @@ class Upstream:
     @property
     def ready(self) -> bool:
         """Whether a link is up and has room, whatever else stands against it."""
-        return any(link.ready for link in self.links)
+        return self._best() is not None
 
     async def until_ready(self) -> None:
         """Return once a link is up and has room."""
@@ -203,20 +210,18 @@ class Upstream:
 
     def standing(self, now_s: float) -> Standing:
         """Whether it may get one more request, which is then counted as meant for it."""
-        if self.control is not Control.ENABLED or self.retired:
-            return Standing.AWAY
-        if not self.ready:
-            return Standing.FULL if any(link.up for link in self.links) else Standing.AWAY
-        if self.pending >= self.settings.pending_max:
-            return Standing.FULL
-        match self.health.state:
-            case Health.UP:
-                return Standing.TAKES if self.health.admits(now_s) else Standing.SPARE
-            case Health.PROBING:
-                return Standing.TAKES if self.health.wants_probe(now_s) else Standing.AWAY
-            case Health.SUSPECT:
-                return Standing.SPARE
-        return Standing.AWAY
+        if self.control is not _ENABLED or self.retired:
+            return _AWAY
+        if self._best() is None:
+            return _FULL if any(link.up for link in self.links) else _AWAY
+        if self.links.pending >= self.settings.pending_max:
+            return _FULL
+        state, health = self.health.state, self.health
+        if state is _UP:
+            return _TAKES if health.admits(now_s) else _SPARE
+        if state is Health.PROBING:
+            return _TAKES if health.wants_probe(now_s) else _AWAY
+        return _SPARE if state is Health.SUSPECT else _AWAY
 
     def take_stan(self) -> int | None:
         """A STAN to send to this upstream, or None while none may be issued."""
@@ -239,18 +244,22 @@ class Upstream:
 
         Raises NotSent where no byte of it can have left, and InDoubt where some may have.
         """
-        asked_s = trio.current_time()
+        asked_s = now_s = trio.current_time()
         probes = self._still_takes(kind, asked_s)
         answer_s = self._answer_s.get(kind, self.settings.answer_s)
-        tried: set[Link] = set()
+        tried: tuple[Link, ...] = ()
         while (link := self._best(tried)) is not None:
             try:
                 if self._sign_ons is not None:
                     await self._signed_on(self._sign_ons, link, request)
+                    now_s = trio.current_time()
                 sent = self._encrypted(request) if self._encrypts else request
-                answer = await link.ask(sent, transaction_id=transaction_id, answer_s=answer_s)
+                answer = await link.ask(
+                    sent, transaction_id=transaction_id, now_s=now_s, answer_s=answer_s
+                )
             except NotSent:
-                tried.add(link)
+                tried += (link,)
+                now_s = trio.current_time()
                 continue
             if sent is not request and self.zone is not None:
                 answer = self.zone.decrypted(answer, clear=request, sent=sent)
@@ -269,7 +278,7 @@ class Upstream:
         if self.zone is None:
             return request
         if self._sign_ons is not None and self.zone.by_terminal:
-            link = self._best(set())
+            link = self._best()
             if link is None:
                 raise NotSent(f"upstream {self.name} has no link that is up")
             await self._signed_on(self._sign_ons, link, request)
@@ -288,7 +297,7 @@ class Upstream:
         """Whether this is the request that proves it. Raises NotSent where it may have none, which
         can have become so while the intent was written."""
         state = self.health.state
-        if state is Health.UP or kind is Kind.REVERSAL:
+        if state is _UP or kind is Kind.REVERSAL:
             return False  # A reversal goes where its original went, however that one does.
         if state is Health.PROBING:
             if not self.health.admits(now_s):
@@ -299,15 +308,18 @@ class Upstream:
             raise NotSent(f"upstream {self.name} is {state}")
         return False
 
-    def _best(self, tried: set[Link]) -> Link | None:
-        """The link that is not suspect and has the least to do."""
+    def _best(self, tried: Sequence[Link] = ()) -> Link | None:
+        """The link with room that is not suspect and has the least to do; None: there is none."""
         best: Link | None = None
         best_rank = (True, 0)
-        for link in self.links:
-            if link.ready and link not in tried:
-                rank = (link.health.state is Health.SUSPECT, link.pending)
-                if best is None or rank < best_rank:
-                    best, best_rank = link, rank
+        # Asked twice for each request, so that it calls nothing.
+        for link in self.links.current:
+            requests = link.requests
+            if not link.up or requests is None or requests.full or link in tried:
+                continue
+            rank = (link.health.state is _SUSPECT, requests.count)
+            if best is None or rank < best_rank:
+                best, best_rank = link, rank
         return best
 
     async def _signed_on(self, sign_ons: SignOns, link: Link, request: Message) -> None:
@@ -323,13 +335,13 @@ class Upstream:
         if self._sign_ons is not None:
             self._sign_ons.heard(request.terminal_id, code)
         self.tally.answered(code, self._approving)
-        matters = code in _BAD or self.health.state is not Health.UP
+        matters = code in _BAD or self.health.state is not _UP
         card = request.fields.get(PAN) or request.fields.get(TRACK_2) or ""
         self.health.answered(
             code,
             issuer=card[:_BIN_DIGITS],
             asked_s=asked_s,
-            now_s=trio.current_time(),
+            now_s=self._heard_s,
             others_up=matters and self.others_up(),
         )
 
@@ -390,7 +402,8 @@ class Upstream:
         if transaction_id is not None:
             self.on_late(transaction_id, answer)
 
-    def answered(self, seconds: float) -> None:
+    def answered(self, seconds: float, now_s: float) -> None:
+        self._heard_s = now_s
         self._on_answered(self.name, seconds)
 
     # --- what an operator wants -----------------------------------------------------------

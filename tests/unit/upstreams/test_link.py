@@ -109,7 +109,7 @@ class _Owner:
     def unmatched(self, answer: Message, link: str) -> None:
         self.rig.strays.append(answer)
 
-    def answered(self, seconds: float) -> None:
+    def answered(self, seconds: float, now_s: float) -> None:
         assert seconds >= 0
 
 
@@ -157,7 +157,10 @@ async def test_answers_come_in_any_order_to_those_who_asked() -> None:
 
         async def ask(stan: int) -> None:
             got[stan] = await made.link.ask(
-                purchase(stan), transaction_id=stan, answer_s=SETTINGS.answer_s
+                purchase(stan),
+                transaction_id=stan,
+                now_s=trio.current_time(),
+                answer_s=SETTINGS.answer_s,
             )
 
         for stan in (1, 2, 3):
@@ -180,13 +183,17 @@ async def test_over_the_bound_nothing_is_sent() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert not made.link.ready
         with pytest.raises(NotSent):
-            await made.link.ask(purchase(4), transaction_id=4, answer_s=SETTINGS.answer_s)
+            await made.link.ask(
+                purchase(4), transaction_id=4, now_s=trio.current_time(), answer_s=SETTINGS.answer_s
+            )
         await made.hosts.receive_nowait().stream.aclose()
 
 
 async def _expect_doubt(link: Link, request: Message) -> None:
     with pytest.raises(InDoubt):
-        await link.ask(request, transaction_id=1, answer_s=SETTINGS.answer_s)
+        await link.ask(
+            request, transaction_id=1, now_s=trio.current_time(), answer_s=SETTINGS.answer_s
+        )
 
 
 async def test_a_link_lost_with_a_request_under_way_leaves_it_in_doubt() -> None:
@@ -203,7 +210,9 @@ async def test_a_link_lost_with_a_request_under_way_leaves_it_in_doubt() -> None
 async def test_while_down_nothing_is_sent() -> None:
     async with rig(up=False) as made:
         with pytest.raises(NotSent):
-            await made.link.ask(purchase(1), transaction_id=1, answer_s=SETTINGS.answer_s)
+            await made.link.ask(
+                purchase(1), transaction_id=1, now_s=trio.current_time(), answer_s=SETTINGS.answer_s
+            )
         assert made.given_up == []
 
 
@@ -213,6 +222,7 @@ async def test_a_request_the_dialect_cannot_write_is_not_sent() -> None:
             await made.link.ask(
                 purchase(1).changed({4: "toolong" * 9}),
                 transaction_id=1,
+                now_s=trio.current_time(),
                 answer_s=SETTINGS.answer_s,
             )
         assert made.link.pending == 0
@@ -253,7 +263,12 @@ async def test_an_unreadable_answer_costs_nobody_else_theirs() -> None:
 
         async def ask() -> None:
             answers.append(
-                await made.link.ask(purchase(1), transaction_id=1, answer_s=SETTINGS.answer_s)
+                await made.link.ask(
+                    purchase(1),
+                    transaction_id=1,
+                    now_s=trio.current_time(),
+                    answer_s=SETTINGS.answer_s,
+                )
             )
 
         nursery.start_soon(ask)
