@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import ssl
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,9 +50,9 @@ def test_a_certificate_is_renewed_and_then_revoked(node: RunningNode) -> None:
     }
     serial = serials[view["old_certificate_sha256"]]
     node.run("certs", "revoke", "--serial", serial, "--ca", certs, "--yes")
-    began_s = time.monotonic()
-    assert first.ended(within_s=5)
-    assert time.monotonic() - began_s < 2
+    with node.own_time() as took_s:
+        assert first.ended(within_s=10)
+    assert sum(took_s) < 2
     assert not admitted(node, old)
     assert second.ask(purchase(4, T2)).response_code == "00"
     assert admitted(node, new)

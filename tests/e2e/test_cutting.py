@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.wire.message import Message
+from tests.support import canaries
 from tests.support.node import ROOT, RunningNode, purchase, running_node, wait_for
 
 CUT_WITHIN_S = 5.0  # a bound for slow machines: `python -m loadtest cutoff` measures
@@ -169,9 +170,8 @@ def test_a_card_is_named_on_standard_input_and_stands_nowhere(node: RunningNode)
     assert told["value"].startswith("h1:")
     assert pan not in done.stdout + done.stderr
     assert node.connect().ask(purchase(60)).response_code == "43"
-    for file in node.folder.rglob("*"):
-        if file.is_file():
-            assert pan.encode() not in file.read_bytes(), file
+    for file, content in canaries.contents_under(node.folder):
+        assert pan.encode() not in content, file
     unblock(node, "card", told["value"])
     assert node.connect().ask(purchase(61)).response_code == "00"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,24 +63,23 @@ def test_a_devices_life(node: DeviceNode) -> None:
     assert node.connect_tls(A).ask(sold).response_code == "00"
 
     # Lost under load, with a purchase of its own under way.
-    node.switch("delay_ms=1500")
+    node.switch("delay_ms=3000")
     busy = node.connect_tls(A)
     with Others(node, 4) as others:
         busy.send(purchase(3, A))
         # Approved there by now, and not answered yet.
         wait_for(lambda: len(node.booked(A, "purchase")) == 2, "its purchase to be booked")
-        began_s = time.monotonic()
         lost = threading.Thread(
             target=node.admin, args=("lost",), kwargs={"terminal_id": A, "reason": "left in a bus"}
         )
-        lost.start()
-        assert busy.ended(5.0)
-        cut_s = time.monotonic() - began_s
+        with node.own_time() as cut_s:
+            lost.start()
+            assert busy.ended(10.0)
         lost.join(20)
         node.wait_for_event("undelivered", stan="000003")
         node.wait_for_event("reversal_done", terminal=A, stan="000003")
     node.switch("delay_ms=0")
-    assert cut_s < CUT_WITHIN_S
+    assert sum(cut_s) < CUT_WITHIN_S
     assert set(others.codes) == {"00"}
     shown = node.admin("show", terminal_id=A)
     assert (shown["state"], shown["certificate_sha256"]) == ("lost", "")

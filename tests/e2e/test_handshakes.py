@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import ssl
@@ -373,7 +374,7 @@ OPENSSL_VERSIONS = pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 
 
 async def s_client(
-    site: Site, listener: Listener, stem: Path | None, *options: str, stdin: bytes = b""
+    site: Site, listener: Listener, stem: Path | None, *options: str, stdin: bytes | int = b""
 ) -> tuple[Outcome, subprocess.CompletedProcess[bytes]]:
     own = [] if stem is None else ["-cert", f"{stem}.crt", "-key", f"{stem}.key"]
     with trio.fail_after(20):
@@ -429,7 +430,14 @@ async def test_renegotiation_is_refused(site: Site) -> None:
     stem = site.client()
     async with listening(ServerTls(site.files, session_tickets=2)) as listener:
         listener.silent = True
-        outcome, done = await s_client(site, listener, stem, "-tls1_2", stdin=b"R\n")
+        reader, writer = os.pipe()
+        try:
+            os.write(writer, b"R\n")
+            # Open until it has its answer: at the end of its input it would wait for none.
+            outcome, done = await s_client(site, listener, stem, "-tls1_2", stdin=reader)
+        finally:
+            os.close(reader)
+            os.close(writer)
     assert isinstance(outcome, PeerCertificate)
     assert b"RENEGOTIATING" in done.stdout + done.stderr
     assert b"no renegotiation" in done.stderr

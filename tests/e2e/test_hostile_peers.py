@@ -144,7 +144,7 @@ def test_a_length_of_ffff(node: RunningNode, street: Street) -> None:
 
     with street.undisturbed("a length of FFFF"):
         took_s = trio.run(attack)
-    assert took_s < DEADLINE_S
+    assert took_s < DEADLINE_S + LATE_S
     told_once(node, [address], "frame_rejected", listener="plain")
 
 
@@ -217,12 +217,13 @@ def test_half_a_frame_one_byte_at_a_time_and_silence(node: RunningNode, street: 
         addresses[deadline].append(address)
         return address
 
-    async def half(stream: trio.abc.Stream) -> None:
+    # From before each call: what the machine takes for it may not look like a gateway in a hurry.
+    async def half(stream: trio.abc.Stream, began_s: float) -> None:
         await send(stream, whole[: len(whole) // 2])
-        took_s.append(await until_closed(stream))
+        await until_closed(stream)
+        took_s.append(trio.current_time() - began_s)
 
-    async def trickle(stream: trio.abc.Stream) -> None:
-        began_s = trio.current_time()
+    async def trickle(stream: trio.abc.Stream, began_s: float) -> None:
         for byte in whole:
             await send(stream, bytes([byte]))
             with trio.move_on_after(0.2):
@@ -230,26 +231,30 @@ def test_half_a_frame_one_byte_at_a_time_and_silence(node: RunningNode, street: 
                 break
         took_s.append(trio.current_time() - began_s)
 
-    async def silence(stream: trio.abc.Stream) -> None:
-        took_s.append(await until_closed(stream))
+    async def silence(stream: trio.abc.Stream, began_s: float) -> None:
+        await until_closed(stream)
+        took_s.append(trio.current_time() - began_s)
 
     async def attack() -> None:
         async with trio.open_nursery() as nursery:
             for behave in (half, trickle):
-                plain = await call(node.plain, noted("frame_s"))
-                nursery.start_soon(behave, plain)
-                mall = await call(node.mall, noted("frame_s"))
-                nursery.start_soon(behave, mall)
+                for port in (node.plain, node.mall):
+                    began_s = trio.current_time()
+                    plain = await call(port, noted("frame_s"))
+                    nursery.start_soon(behave, plain, began_s)
+                began_s = trio.current_time()
                 tls = await secured(node, noted("frame_s"), context)
-                nursery.start_soon(behave, tls)
+                nursery.start_soon(behave, tls, began_s)
             for port, deadline in (
                 (node.plain, "first_byte_s"),
                 (node.mall, "first_byte_s"),
                 (node.tls, "handshake_s"),
             ):
-                nursery.start_soon(silence, await call(port, noted(deadline)))
+                began_s = trio.current_time()
+                nursery.start_soon(silence, await call(port, noted(deadline)), began_s)
+            began_s = trio.current_time()
             tls = await secured(node, noted("first_byte_s"), context)
-            nursery.start_soon(silence, tls)
+            nursery.start_soon(silence, tls, began_s)
 
     with street.undisturbed("half frames, trickles and silence"):
         trio.run(attack)
@@ -341,9 +346,11 @@ def test_a_terminal_that_has_nothing_more_to_say(node: RunningNode) -> None:
         else:
             stream = await call(port, address)
             echo = encode_frame(SPEC, CODEC.encode(ECHO))
+        began_s = trio.current_time()
         await stream.send_all(echo)
         assert await hostile.answer_or_close(stream) is not None
-        took_s.append(await until_closed(stream))
+        await until_closed(stream)
+        took_s.append(trio.current_time() - began_s)
 
     async def visit_all() -> None:
         async with trio.open_nursery() as nursery:
@@ -375,11 +382,11 @@ def test_connections_are_capped_per_address_and_in_all(node: RunningNode, street
             for _ in range(PER_ADDRESS):
                 nursery.start_soon(occupy, greedy, streams)
         for _ in range(extra):
-            assert await until_closed(await call(node.plain, greedy)) < DEADLINE_S
+            await until_closed(await call(node.plain, greedy))
         async with trio.open_nursery() as nursery:
             for _ in range(IN_ALL - PER_ADDRESS):
                 nursery.start_soon(occupy, new_address(), streams)
-        assert await until_closed(await call(node.plain, refused)) < DEADLINE_S
+        await until_closed(await call(node.plain, refused))
         for stream in streams:
             await trio.aclose_forcefully(stream)
 
@@ -426,7 +433,7 @@ def test_at_the_file_limit_accepting_pauses_and_goes_on(node: RunningNode, stree
 
 
 def test_a_terminal_that_hangs_up_cancels_nothing(node: RunningNode) -> None:
-    node.switch("delay_ms=300")
+    node.switch("delay_ms=800")
     for stan, hang_up in ((81, Peer.close), (82, _reset)):
         plain = node.connect()
         plain.send(purchase(stan, terminal="T0000081"))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ class KeyedNode(RunningNode):
     """A node whose terminals and acquirer have keys."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, answer_s=2.0)
+        super().__init__(folder, answer_s=8.0)
         self.cups = 0
         self.masters: dict[str, bytes] = {}
         self.zone_master = secrets.token_bytes(16)
@@ -162,7 +163,7 @@ class Till:
         """The answer, and what its header tells the terminal to do next."""
         assert self.stream is not None
         assert self._reader is not None
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             await self.stream.send_all(frame or self.wire.pack(message))
             framed = await self._reader.next_framed()
         assert framed is not None, "the gateway hung up"
@@ -321,8 +322,9 @@ async def test_a_wrong_mac_ends_the_connection_and_not_the_device(
         assert (answer.response_code, requirement) == ("A0", _SIGN_ON_AGAIN)
         assert till.wire.trusts(answer)
     assert till.stream is not None
-    await till.stream.send_all(till.wire.pack(till.purchase()))
-    with trio.fail_after(5):
+    # It is closed by now, or closes on this: a line with unread bytes on it ends by a reset.
+    with trio.fail_after(20), suppress(trio.BrokenResourceError):
+        await till.stream.send_all(till.wire.pack(till.purchase()))
         assert await till.stream.receive_some() == b""
     assert node.received() == received
     node.wait_for_event("mac_failed", count=3, terminal="K0000005", address="127.0.0.1")
@@ -385,7 +387,7 @@ async def test_keys_rotate_under_load_without_one_failed_transaction(
     assert min(sign_ons) >= _SALES // _ROTATE_AFTER
     after = counts(node)
     assert after["pins_right"] - before.get("pins_right", 0) == _TILLS * _SALES
-    assert after["key_changes"] > before["key_changes"]
+    wait_for(lambda: counts(node)["key_changes"] > before["key_changes"], "a change of keys")
     wait_for(
         lambda: len([e for e in node.events_of_this_run() if e["event"] == "keys_agreed"]) >= 4,
         "keys of the acquirer's own accord",

@@ -69,6 +69,8 @@ def test_a_bad_edit_is_told_and_mended(node: RunningNode, terminals: Path) -> No
     assert status["config_version"] == before
     assert "surprise" in status["configuration"]["refused"][0]["path"]
     assert "not in force" in status["problems"][0]
+    details = [one["detail"] for one in status["alarms"] if one["event"] == "config_refused"]
+    assert details == [f"{node.config}:{refused['line']}"]
     node.run("reload", "--config", str(node.config), expect=1)
     node.config.write_text(good)
     wait_for(

@@ -223,13 +223,13 @@ def test_from_the_order_to_the_archive(node: StoryNode) -> None:
     assert told >= 1
 
     # Lost with a sale under way: cut off, undone, its keys gone.
-    node.switch("delay_ms=1200")
+    node.switch("delay_ms=3000")
     before = len(node.booked(OLD, "purchase"))
     under_way = till.purchase()
     till.send(under_way)
     wait_for(lambda: len(node.booked(OLD, "purchase")) == before + 1, "the sale to be booked")
     node.admin("lost", terminal_id=OLD, reason="left in a taxi")
-    assert till.peer.ended(5.0)
+    assert till.peer.ended(10.0)
     node.wait_for_event("reversal_done", terminal=OLD, stan=under_way.stan)
     node.switch("delay_ms=0")
     keys = node.command("keys", "list", f"terminal:{OLD}")["keys"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,12 +125,19 @@ def search_files(folder: Path) -> list[Sighting]:
     """Each secret in any regular file under a folder, or in the name of one."""
     return [
         sighting
-        for path in files_under(folder)
-        for data in (path.read_bytes(), str(path.relative_to(folder)).encode())
-        for sighting in search(str(path.relative_to(folder)), data)
+        for place, content in contents_under(folder)
+        for data in (content, place.encode())
+        for sighting in search(place, data)
     ]
 
 
-def files_under(folder: Path) -> Iterable[Path]:
-    """All regular files, hidden ones too."""
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+def contents_under(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """All regular files, hidden ones too, by their paths from there; less those that a program
+    that runs takes away meanwhile."""
+    for path in sorted(folder.rglob("*")):
+        try:
+            content = path.read_bytes() if path.is_file() else None
+        except FileNotFoundError:
+            continue
+        if content is not None:
+            yield str(path.relative_to(folder)), content

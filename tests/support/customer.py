@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from tests.support.node import RunningNode, purchase
 
@@ -50,32 +47,14 @@ class Customer:
         except Exception as error:
             self._errors.append(error)
 
-    def _waited_s(self) -> float:
-        """How long those who have part in a purchase have waited for a processor, ready to run.
-
-        A gateway that keeps itself busy runs, and does not wait: that stays its own. 0 where the
-        system does not say.
-        """
-        gateway, acquirer = self._node.gateway, self._node.acquirer
-        assert gateway is not None
-        assert acquirer is not None
-        threads = [Path(f"/proc/{os.getpid()}/task/{threading.get_native_id()}")]
-        for process in (gateway, acquirer):
-            threads += Path(f"/proc/{process.pid}/task").glob("*")
-        waited_ns = 0
-        for thread in threads:
-            with contextlib.suppress(OSError):  # It has ended, or there is no /proc.
-                waited_ns += int((thread / "schedstat").read_text().split()[1])
-        return waited_ns / 1e9
-
     def _buy(self) -> None:
         request = purchase(next(self._stans))
-        waited_s, began_s = self._waited_s(), time.monotonic()
+        since, began_s = self._node.waits(), time.monotonic()
         answer = self._peer.ask(request)
         took_s = time.monotonic() - began_s
         self.worst_s = max(self.worst_s, took_s)
         if took_s > self.worst_own_s:
-            self.worst_own_s = max(self.worst_own_s, took_s - (self._waited_s() - waited_s))
+            self.worst_own_s = max(self.worst_own_s, took_s - self._node.waited_s(since))
         self.codes[answer.response_code] += 1
 
 
