@@ -11,6 +11,7 @@ from gateway.admin.upstreams import Views
 from gateway.clock import iso_time
 from gateway.node import Node
 from gateway.settings.reload import ReloadStatus
+from gateway.telemetry.alarms import ActiveAlarm
 from gateway.terminals.expiries import Expiries
 from gateway.upstreams.figures import STATES
 from gateway.upstreams.upstream import Upstream
@@ -72,10 +73,22 @@ class StatusReport:
             reversals_owed=node.reversals.open,
             reversals_given_up=node.reversals.given_up,
             alarms=[
-                AlarmStatus(event=alarm.name, since=iso_time(alarm.since_ms), detail=alarm.subject)
+                AlarmStatus(
+                    event=alarm.name, since=iso_time(alarm.since_ms), detail=detail_of(alarm)
+                )
                 for alarm in node.alarms.active
             ],
         )
+
+
+def detail_of(alarm: ActiveAlarm) -> str:
+    """What an alarm is about: its subject, or else the line of the file that is wrong."""
+    if alarm.subject:
+        return alarm.subject
+    file, line = alarm.fields.get("file"), alarm.fields.get("line")
+    if not file:
+        return ""
+    return f"{file}:{line}" if line else str(file)
 
 
 def register_key_gauges(node: Node, watch: KeyWatch) -> None:

@@ -63,7 +63,7 @@ class StoreStatus(TypedDict):
 class AlarmStatus(TypedDict):
     event: str
     since: str  # ISO 8601, UTC
-    detail: str
+    detail: str  # what it is about: an upstream, a file and its line; "" for the node
 
 
 class Status(TypedDict):
