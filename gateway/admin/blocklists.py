@@ -186,7 +186,10 @@ class BlocklistOperations(Operations):
         if not (digits.isascii() and digits.isdigit() and 12 <= len(digits) <= 19):
             raise BadArguments("that is no card number: it has 12 to 19 digits")
         if not passes_luhn(digits):
-            raise BadArguments("that is no card number: its check digit is wrong")
+            raise BadArguments(
+                "that is no card number: its last digit is not the check digit (Luhn, ISO/IEC"
+                " 7812-1) of those before it; a digit may be mistyped, or a part be missing"
+            )
         return {"token": written_token(self._card_token(digits))}
 
     def _adding(self, arguments: BlockArguments) -> Callable[[bytes], Edited]:

@@ -37,7 +37,8 @@ Value = Annotated[
     str | None,
     typer.Argument(
         help="Its id, BIN or range, network, or sha256:… or serial:… of a certificate. A card's "
-        "number is asked for, or read from standard input: it never stands here."
+        "number is asked for, or read from standard input: it never stands here, and has to end in "
+        "its right check digit (Luhn)."
     ),
 ]
 Reason = Annotated[str, typer.Option("--reason", help="Why; stands in the list and in the log.")]
