@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -63,8 +64,9 @@ class DownloadSet:
 
 
 def read_downloads(folder: Path, *, answer_bytes_max: int) -> tuple[DownloadSet, list[Finding]]:
-    """What the files of a folder say, and everything that is wrong in them; reads files.
+    """What the files of a folder say, and everything that is wrong in them; call it in a thread.
 
+    It reads files, of none more than a mebibyte, and parses them, which may take a second.
     A record has to go into one answer of `answer_bytes_max` bytes, its first byte being a status.
     """
     room = answer_bytes_max - 1
@@ -96,11 +98,14 @@ class _File:
         self.findings: list[Finding] = []
         self.content: bytes | None = None
         try:
-            self.content = path.read_bytes()
+            self.content = _begin_of(path)
         except FileNotFoundError:
             return
         except OSError as error:
             self.found(f"cannot be read: {error.strerror}", "make it readable for the gateway")
+            return
+        if self.content is None:
+            self.found("is no file", "put a file there")
             return
         if len(self.content) > _FILE_BYTES_MAX:
             self.content = b""
@@ -134,6 +139,17 @@ class _File:
                 severity="error",
             )
         )
+
+
+def _begin_of(path: Path) -> bytes | None:
+    """A file's content, of one that is too long a byte too many; None for what is no file.
+
+    A pipe would be waited for, and a device may have no end. Raises OSError.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        return None
+    with path.open("rb") as file:
+        return file.read(_FILE_BYTES_MAX + 1)
 
 
 class _Wrong(Exception):

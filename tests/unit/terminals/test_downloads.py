@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import tracemalloc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -535,6 +537,30 @@ def test_what_is_wrong_in_a_file_is_said_with_its_line(
     assert problem in findings[0].problem
     assert findings[0].remedy
     assert "6228480402564890018" not in str(findings[0])
+
+
+def test_of_a_long_file_no_more_is_read_than_shows_that_it_is_too_long(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "blacklist.txt"
+    with file.open("wb") as long:
+        long.truncate(1 << 26)  # of holes: it takes no room on the disk, and would all in memory
+    tracemalloc.start()
+    try:
+        _, findings = read_downloads(tmp_path, answer_bytes_max=999)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1 << 23
+    assert [one.problem for one in findings] == ["is longer than 1048576 bytes"]
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "ca-keys.toml")
+    (tmp_path / "aids.toml").mkdir()
+    (tmp_path / "blacklist.txt").symlink_to("/dev/zero")
+    _, findings = read_downloads(tmp_path, answer_bytes_max=999)
+    assert [one.problem for one in findings] == ["is no file"] * 3
 
 
 def test_the_version_is_that_of_the_content(tmp_path: Path) -> None:
