@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from gateway.errors import FrameError
-from gateway.wire.framing import Frame, FrameReader, FramingSpec
+from gateway.wire.framing import Frame, FrameReader
 
 
 class Carriage(Protocol):
@@ -17,7 +17,9 @@ class Carriage(Protocol):
     """
 
     error: FrameError | None
-    ahead: bool
+
+    @property
+    def ahead(self) -> bool: ...
 
     @property
     def mid_frame(self) -> bool:
@@ -53,15 +55,10 @@ class Carriage(Protocol):
 class StreamCarriage(FrameReader):
     """Frames one after the other, and nothing else: TCP, and TLS over it."""
 
-    __slots__ = ("ahead",)
+    __slots__ = ()
 
-    def __init__(self, spec: FramingSpec) -> None:
-        super().__init__(spec)
-        self.ahead = False
-
-    @property
-    def closing(self) -> bool:
-        return False
+    ahead = False
+    closing = False
 
     def to_say(self) -> bytes:
         return b""

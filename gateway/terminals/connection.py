@@ -100,6 +100,7 @@ class Connection:
         "_sessions",
         "_stream",
         "_tcp",
+        "_wait_s",
         "_waiting_for",
         "address",
         "peer",
@@ -114,8 +115,10 @@ class Connection:
         self._sessions: Sessions | None = None
         self._scope = trio.CancelScope()
         # Looked at by the listener now and then: a deadline of trio's own would have to be set and
-        # taken back several times for each message, at more than the message's parsing costs.
-        self._deadline_s = inf
+        # taken back several times for each message, at more than the message's parsing costs. The
+        # first look at a wait begins its time: most waits are over before that.
+        self._wait_s = inf
+        self._deadline_s: float | None = inf
         self._waiting_for = "first_byte_s"
         self._busy = 0
         self._cut_off = False
@@ -128,7 +131,9 @@ class Connection:
 
     def expire(self, now_s: float) -> None:
         """End the connection if what it waits for has not come in time."""
-        if now_s >= self._deadline_s:
+        if self._deadline_s is None:
+            self._deadline_s = now_s + self._wait_s
+        elif now_s >= self._deadline_s:
             self._deadline_s = inf
             self._cancel()
 
@@ -298,7 +303,8 @@ class Connection:
                 return
             if frames:
                 self._wait_for_next(carriage)
-            _stop_if_lost(carriage)
+            if carriage.error is not None:
+                raise _lost(carriage.error)
 
     async def _carry_many(self, sessions: Sessions) -> None:
         """A concentrator: many requests at once, up to a bound, answered as they are done."""
@@ -346,7 +352,8 @@ class Connection:
                 )
             if frames:
                 self._wait_for_next(reader)
-            _stop_if_lost(reader)
+            if reader.error is not None:
+                raise _lost(reader.error)
 
     async def _answer_one_of_many(
         self,
@@ -410,7 +417,8 @@ class Connection:
 
     def _wait_for(self, deadline: str, seconds: float) -> None:
         self._waiting_for = deadline
-        self._deadline_s = trio.current_time() + seconds
+        self._wait_s = seconds
+        self._deadline_s = None
 
     async def _receive(self, carriage: Carriage) -> list[Frame] | None:
         """The next whole frames, or none yet; None where the peer ended the stream."""
@@ -486,10 +494,9 @@ class Connection:
         self._service.deliver.undelivered(reply, cut_off=self._cut_off)
 
 
-def _stop_if_lost(carriage: Carriage) -> None:
+def _lost(error: FrameError) -> FrameError:
     """After a bad length nothing more can be cut; what came whole before it was served."""
-    if carriage.error is not None:
-        raise FrameError(str(carriage.error))
+    return FrameError(str(error))  # A new one: a kept exception's traceback would grow.
 
 
 def _is_broken_tls(error: trio.BrokenResourceError) -> bool:

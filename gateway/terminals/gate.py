@@ -86,6 +86,9 @@ class Gate:
 
     def sender(self, device: Device, merchant_id: str, caller: Caller) -> Blocked | None:
         """With a message of an identified device; `merchant_id` is the message's."""
+        lists = self._blocklists()
+        if lists.terminals is None and lists.merchants is None:
+            return None  # As mostly: this is asked with every message.
         blocked = self._device(device, merchant_id)
         if blocked is not None:
             self._note_caller(blocked, device, caller)
@@ -140,8 +143,6 @@ class Gate:
 
     def _device(self, device: Device, merchant_id: str) -> Blocked | None:
         lists = self._blocklists()
-        if lists.terminals is None and lists.merchants is None:
-            return None  # As mostly: this is asked with every message.
         now_ms = self._clock.wall_ms()
         hit = lists.terminal(device.terminal_id, now_ms)
         if hit is not None:

@@ -22,7 +22,7 @@ from gateway.wire.stream import TcpStream, listening_socket, tune
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _PAUSE_S = 0.25
 _ACCEPTS_PER_TURN = 32
-_WATCH_S = 0.1  # by so much a deadline of a connection may be late
+_WATCH_S = 0.1  # a deadline of a connection may be late by twice that
 
 
 class ConnectionCount:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 from gateway.errors import EncodeError, FrameError
@@ -39,6 +39,13 @@ class FramingSpec:
     header_bytes: int = 0
     header_counts_itself: bool = False
     frame_bytes_max: int = 4_096
+    # Two bytes of length and the body, as most have it: both ways are short then.
+    bare: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        more = self.length_includes_itself or self.tpdu or self.header_bytes
+        bare = self.length == "binary2" and not more and not self.header_counts_itself
+        object.__setattr__(self, "bare", bare)
 
 
 class Frame(NamedTuple):
@@ -65,9 +72,9 @@ class FrameReader:
         "_searched",
         "_simple",
         "_spec",
-        "_start",
         "_wanted",
         "error",
+        "mid_frame",
     )
 
     def __init__(self, spec: FramingSpec) -> None:
@@ -76,19 +83,14 @@ class FrameReader:
         self._spec = spec
         self._prefix_bytes = prefix_bytes(spec)
         self._own_bytes = self._prefix_bytes if spec.length_includes_itself else 0
-        self._start = (TPDU_BYTES if spec.tpdu else 0) + spec.header_bytes
         self._bytes_min = bytes_min(spec)
         self._bytes_max = spec.frame_bytes_max
-        self._simple = spec.length == "binary2" and not self._own_bytes and not self._start
+        self._simple = spec.bare
         self._held = bytearray()
         self._wanted = 0  # bytes that must be held before anything more can be cut
         self._searched = 0  # bytes held that no ETX is among
         self.error: FrameError | None = None
-
-    @property
-    def mid_frame(self) -> bool:
-        """Whether some bytes of an unfinished frame are held."""
-        return bool(self._held)
+        self.mid_frame = False  # some bytes of an unfinished frame are held
 
     def feed(self, data: bytes | bytearray) -> list[Frame]:
         """All frames that `data` completes, in order; frames of length zero are skipped.
@@ -114,6 +116,7 @@ class FrameReader:
                 return []
             data = bytes(held)
             held.clear()
+            self.mid_frame = False
         frames: list[Frame] = []
         try:
             position = self._cut(data, frames)
@@ -124,6 +127,7 @@ class FrameReader:
             return frames
         if position < len(data):
             held += data[position:] if position else data
+            self.mid_frame = True
         return frames
 
     def _cut(self, data: bytes, frames: list[Frame]) -> int:
@@ -252,6 +256,11 @@ def encode_frame(spec: FramingSpec, body: bytes, tpdu: bytes = b"", header: byte
     Raises EncodeError where the frame is over the bound, or TPDU and header are not of the size
     that the framing asks for.
     """
+    if spec.bare and not tpdu and not header:
+        # The common case, nothing but a length and the body.
+        length = len(body)
+        if length <= spec.frame_bytes_max and length <= LENGTH_MAX["binary2"]:
+            return length.to_bytes(2, "big") + body
     if len(tpdu) != (TPDU_BYTES if spec.tpdu else 0):
         raise EncodeError(f"TPDU of {len(tpdu)} bytes", field="TPDU")
     _check_header(spec, header)

@@ -66,14 +66,15 @@ class TcpStream(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         sock = self._sock
-        if sock.fileno() < 0:
+        descriptor = sock.fileno()
+        if descriptor < 0:
             # trio would wait for the descriptor -1, and fail for everybody who does that later.
             raise trio.ClosedResourceError("this connection was closed here")
         try:
             while True:
                 # Waited for first: who has just been answered has seldom asked again already, and
                 # a try that finds nothing costs more than the wait. It also gives others a turn.
-                await trio.lowlevel.wait_readable(sock)
+                await trio.lowlevel.wait_readable(descriptor)
                 try:
                     return sock.recv(max_bytes or _RECEIVE_BYTES)
                 except BlockingIOError:

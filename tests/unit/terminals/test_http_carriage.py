@@ -346,6 +346,7 @@ async def test_a_request_that_trickles_in_ends_at_its_deadline(part: int) -> Non
             await trio.testing.wait_all_tasks_blocked(0.01)
             (connection,) = side.connections
             now_s = trio.current_time()
+            connection.expire(now_s)  # the first look begins the time
             connection.expire(now_s + 4.0)  # of 5: still open
             await trio.testing.wait_all_tasks_blocked(0.01)
             assert connection.peer is None
