@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Protocol
 
 from gateway.clock import Clock
@@ -309,6 +310,7 @@ class RefusedCounter(Protocol):
     def __call__(self, reason: str, /) -> None: ...
 
 
+@lru_cache(maxsize=64)
 def answerable(mti: str) -> bool:
     """Whether an MTI is that of a request or advice that a response MTI exists for."""
     return (

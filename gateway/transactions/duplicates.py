@@ -36,6 +36,7 @@ _UNDONE = frozenset(
 BATCH_MARK = "B"  # begins a repeat key with a batch number, which has no date in it
 _DAY_MS = 86_400_000
 _DAYS_AHEAD_MAX = 7  # a local date further ahead than this belongs to last year
+_PRIVATE = 60
 _ATC_TAG = "9F3602"  # application transaction counter, always two bytes
 
 
@@ -71,7 +72,7 @@ def days_before(wall_ms: int, *, count: int) -> list[str]:
 
 def batch_of(message: Message) -> str:
     """The batch number in DE60.2 (positions 3 to 8 of a UnionPay DE60), or nothing."""
-    private = message.fields.get(60, "")
+    private = message.fields.get(_PRIVATE, "")
     if len(private) < 8:
         return ""
     batch = private[2:8]
@@ -94,14 +95,14 @@ def repeat_key(message: Message, kind: Kind, *, activation: int, wall_ms: int) -
     with the year.
     """
     fields = message.fields
-    batch = batch_of(message)
-    prefix = key_prefix(
-        terminal_id=fields.get(TERMINAL_ID, ""),
-        stan=fields.get(STAN, ""),
-        day="" if batch else day_of(message, wall_ms),
-        batch=batch,
-    )
-    time = "" if batch else fields.get(LOCAL_TIME, "")
+    terminal_id, stan = fields.get(TERMINAL_ID, ""), fields.get(STAN, "")
+    batch = batch_of(message) if _PRIVATE in fields else ""
+    if batch:
+        prefix, time = key_prefix(terminal_id=terminal_id, stan=stan, batch=batch), ""
+    else:
+        day = day_of(message, wall_ms)
+        prefix = key_prefix(terminal_id=terminal_id, stan=stan, day=day)
+        time = fields.get(LOCAL_TIME, "")
     return f"{prefix}{time}/{kind}/{fields.get(MERCHANT_ID, '')}/{activation}"
 
 

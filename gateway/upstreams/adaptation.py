@@ -203,9 +203,9 @@ class Adaptation:
         at_ms: int = 0,
     ) -> Changes:
         """What `outgoing` makes of a message, as far as it may be kept; raises CannotAdapt."""
-        sent = self.outgoing(message, dialect, pointing, at_ms=at_ms)
-        if sent is message:
+        if self._changes_nothing and not pointing and self._translation(dialect) is None:
             return {}
+        sent = self.outgoing(message, dialect, pointing, at_ms=at_ms)
         own = message.fields
         dropped: dict[int, str | None] = dict.fromkeys(self._drop)
         dropped |= dict.fromkeys(own.keys() - sent.fields.keys())

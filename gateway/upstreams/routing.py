@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
+from math import gcd
 from typing import NamedTuple
 
 from gateway.settings.boarding import BoardedTerminals
@@ -120,6 +122,21 @@ class _Balancer:
         self._pending = pending
         self._share = share
         self._credit: dict[str, float] = dict.fromkeys(self.names, 0)
+        self._turns = self._all_turns()
+
+    def _all_turns(self) -> Iterator[tuple[str, ...]] | None:
+        """The turns of a weighted group in which everybody takes part, for ever.
+
+        They come round again after as many as the weights' sum, and so are worked out once; None
+        where that is too many.
+        """
+        divisor = gcd(*self.weights.values())
+        period = sum(self.weights.values()) // divisor if divisor else 0
+        if self.strategy != "weighted" or not 0 < period <= _TURNS_MAX:
+            return None
+        turns = [self._turn(self.names, self.weights) for _ in range(period)]
+        self._credit = dict.fromkeys(self.names, 0)
+        return cycle(turns)
 
     def order(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Some of the members, best first; each call is a turn."""
@@ -129,6 +146,8 @@ class _Balancer:
         if share is None:
             if self.strategy == "priority":
                 return names
+            if self._turns is not None and len(names) == len(self.names):
+                return next(self._turns)
             return self._turn(names, self.weights)
         weights = {name: self.weights[name] * share(name) for name in names}
         usable = tuple(name for name in names if weights[name] > 0)
@@ -261,6 +280,7 @@ class Router:
         return UpstreamStep(name, group.weights[name], not why, why)
 
 
+_TURNS_MAX = 1_000
 _ANYBODY = Subject(Kind.UNKNOWN)
 _NO_ROUTE = Choice("", (), "no route fits")
 
