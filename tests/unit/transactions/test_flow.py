@@ -158,7 +158,7 @@ async def test_a_link_that_fills_up_moves_the_intent_before_it_is_sent() -> None
 
         def take_and_lose() -> int | None:
             for link in upstream.links:
-                link.life.state = LinkState.BACKOFF
+                link.life.state, link.up = LinkState.BACKOFF, False
             return stan()
 
         upstream.take_stan = take_and_lose  # type: ignore[method-assign]

@@ -134,7 +134,7 @@ async def test_one_that_moved_to_another_upstream_before_it_was_sent_stays_there
 
         def take_and_lose() -> int | None:
             for link in made.pool["a"].links:
-                link.life.state = LinkState.BACKOFF
+                link.life.state, link.up = LinkState.BACKOFF, False
             return take_stan()
 
         made.pool["a"].take_stan = take_and_lose  # type: ignore[method-assign]
@@ -155,7 +155,7 @@ async def test_one_that_neither_upstream_could_be_sent_is_kept_for_the_last(
 
             def take_and_lose(upstream=upstream, take=upstream.take_stan):  # type: ignore[no-untyped-def]
                 for link in upstream.links:
-                    link.life.state = LinkState.BACKOFF
+                    link.life.state, link.up = LinkState.BACKOFF, False
                 return take()
 
             upstream.take_stan = take_and_lose  # type: ignore[method-assign]

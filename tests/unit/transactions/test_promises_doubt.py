@@ -34,7 +34,7 @@ def full_when_asked(upstream: Upstream) -> None:
 
     def take_and_lose() -> int | None:
         for link in upstream.links:
-            link.life.state = LinkState.BACKOFF
+            link.life.state, link.up = LinkState.BACKOFF, False
         return take_stan()
 
     upstream.take_stan = take_and_lose  # type: ignore[method-assign]

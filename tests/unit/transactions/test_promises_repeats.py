@@ -407,7 +407,7 @@ async def test_a_store_that_fails_while_the_route_changes_leaves_no_intent_witho
 
         def take_and_lose() -> int | None:
             for link in made.pool["a"].links:
-                link.life.state = LinkState.BACKOFF
+                link.life.state, link.up = LinkState.BACKOFF, False
             return take_stan()
 
         made.pool["a"].take_stan = take_and_lose  # type: ignore[method-assign]
