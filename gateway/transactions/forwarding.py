@@ -20,6 +20,7 @@ from gateway.transactions.request import Reply, Request
 from gateway.upstreams.adaptation import Adaptation, Changes
 from gateway.upstreams.pool import Pool
 from gateway.upstreams.upstream import Upstream
+from gateway.upstreams.zone_keys import ZoneKeys
 from gateway.wire.message import ADVICE_KINDS, PIN_BLOCK, TERMINAL_ID, Message
 
 
@@ -76,8 +77,8 @@ class Forwarding:
             adaptation = adaptations[upstream.name]
             outgoing = _outgoing(draft, message, upstream, stan)
             sent = adaptation.outgoing(outgoing, dialect, pointing, at_ms=draft.created_ms)
-            if upstream.zone is not None and PIN_BLOCK in message.fields:
-                protected = await _with_pin(request, upstream, sent)
+            if upstream.zone is not None:
+                protected = await _protected(request, upstream, upstream.zone, sent)
                 if isinstance(protected, Untaken):
                     untaken = protected
                     continue
@@ -229,11 +230,18 @@ def _outgoing(draft: Transaction, message: Message, upstream: Upstream, stan: in
     )
 
 
-async def _with_pin(request: Request, upstream: Upstream, sent: Message) -> Message | Untaken:
-    """The message with its PIN as this upstream takes it, or why it cannot have it.
+async def _protected(
+    request: Request, upstream: Upstream, zone: ZoneKeys, sent: Message
+) -> Message | Untaken:
+    """The message with its PIN as this upstream takes it, or why it cannot have the message.
 
     It is made anew, from the terminal's own block, for each upstream that is tried.
     """
+    lacking = zone.lacking(sent)
+    if lacking:
+        return Untaken(Reason.KEY_SERVICE_FAILED, lacking)
+    if PIN_BLOCK not in request.message.fields:
+        return sent
     try:
         return await upstream.with_pin(sent, request.pins, request.message.pan)
     except MalformedPin as error:

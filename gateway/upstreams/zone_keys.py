@@ -104,6 +104,22 @@ class ZoneKeys:
     def _owner_of(self, terminal_id: str) -> str:
         return f"{self._owner}/{terminal_id.rstrip()}" if self.by_terminal else self._owner
 
+    def lacking(self, message: Message) -> str:
+        """Which key a request cannot go without, and what to do about it; "" where all are there.
+
+        Keys of a terminal's own come with its sign-on, which sending the request begins with.
+        """
+        if self.by_terminal:
+            return ""
+        try:
+            if self._scheme is not None and self._has_mac(message):
+                self._table.current(self._owner, KeyPurpose.ZONE_MAC, self._clock.wall_ms())
+            if self.encrypts and any(n in message.fields for n in self._settings.data_fields):
+                self._table.current(self._owner, KeyPurpose.ZONE_DATA, self._clock.wall_ms())
+        except KeyUnavailable as error:
+            return str(error)
+        return ""
+
     # --- MACs -------------------------------------------------------------------------------------
 
     def _has_mac(self, message: Message) -> bool:

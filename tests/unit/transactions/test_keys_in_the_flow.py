@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 import trio
 
 from gateway.keys.key_table import KeyTable
@@ -12,6 +13,7 @@ from gateway.keys.records import KeyAlgorithm, KeyPurpose, StoredKey
 from gateway.policy.decide import Refused
 from gateway.policy.response_codes import Reason
 from gateway.settings.schema_keys_use import UpstreamKeys
+from gateway.telemetry.events import Event
 from gateway.transactions.request import Reply, Request
 from gateway.upstreams.zone_keys import KeyMeans, ZoneKeys
 from gateway.wire.message import Message, kind_of
@@ -21,17 +23,20 @@ from tests.support.message_keys import software, stored
 from tests.support.rig import DEVICE, PAN, Rig, purchase, repeated, rig, upstream_settings
 
 PIN = "4711"
+TRANSLATING = UpstreamKeys(pin="translate")
 
 
 class Keyed:
     """A rig whose upstreams translate PINs, each under a key of its own."""
 
-    def __init__(self, made: Rig, *, without: Sequence[str] = ()) -> None:
+    def __init__(
+        self, made: Rig, *, without: Sequence[str] = (), keys: UpstreamKeys = TRANSLATING
+    ) -> None:
         self.made = made
         self.table = KeyTable(keys_max=100)
         self.zone: dict[str, bytes] = {}
         self.terminal = new_key()
-        means = KeyMeans(
+        self.means = KeyMeans(
             table=self.table,
             security=software(),
             keep=self._keep,
@@ -39,8 +44,7 @@ class Keyed:
             emit=made.emit,
         )
         for upstream in made.pool:
-            settings = upstream_settings(upstream.name, keys=UpstreamKeys(pin="translate"))
-            upstream.zone = ZoneKeys(settings, CODEC, means)
+            upstream.zone = self.zone_of(upstream.name, keys)
             self.zone[upstream.name] = new_key()
             if upstream.name not in without:
                 self.table.install(
@@ -51,6 +55,9 @@ class Keyed:
                         owner=f"upstream:{upstream.name}",
                     )
                 )
+
+    def zone_of(self, name: str, keys: UpstreamKeys) -> ZoneKeys:
+        return ZoneKeys(upstream_settings(name, keys=keys), CODEC, self.means)
 
     async def _keep(self, rows: Sequence[StoredKey]) -> None:
         self.table.install(*rows)
@@ -136,3 +143,34 @@ async def test_who_is_not_signed_on_hears_an_answer_again_and_does_nothing_new()
             assert reply.message.response_code == "00"
         assert (await keyed.ask(keyed.purchase(2), withheld=True)).message.response_code == "77"
         assert len(made.acquirers["a"].received) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "missing"),
+    [
+        (UpstreamKeys(mac="x9.19"), "zone-mac"),
+        (UpstreamKeys(pin="pass_through", data_fields=[2]), "zone-data"),
+    ],
+)
+async def test_without_a_key_for_the_acquirers_mac_or_data_the_key_service_failed(
+    keys: UpstreamKeys, missing: str
+) -> None:
+    async with rig() as made:
+        keyed = Keyed(made, without=["a", "b"], keys=keys)
+        reply = await keyed.ask(purchase(1))
+        assert reply.message.response_code == "A7"
+        assert made.store.transactions == {}
+        event, told = made.events[-1]
+        assert event is Event.REQUEST_REFUSED
+        assert told["reason"] == "key_service_failed"
+        assert str(told["rule"]).startswith(f"upstream:b has no {missing} key: ")
+        assert made.acquirers["a"].received == made.acquirers["b"].received == []
+
+
+async def test_an_upstream_without_a_key_for_its_mac_is_passed_over() -> None:
+    async with rig() as made:
+        keyed = Keyed(made, without=["a"])
+        (first,) = (upstream for upstream in made.pool if upstream.name == "a")
+        first.zone = keyed.zone_of("a", UpstreamKeys(mac="x9.19"))
+        assert (await keyed.ask(keyed.purchase())).message.response_code == "00"
+        assert len(made.acquirers["b"].received) == 1
