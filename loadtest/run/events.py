@@ -86,6 +86,7 @@ class Events:
         self._random = Random(f"{scenario.seed}/events")
         self._own = dict(switch.split("=", 1) for switch in scenario.acquirers.switches)
         self._reloads = 0
+        self._editing = trio.Lock()
         self._blocked: set[str] = set()
         self._do = {
             "kill-gateway": self._kill_gateway,
@@ -146,8 +147,9 @@ class Events:
     async def _reload(self, event: Happening) -> str:
         self._reloads += 1
         number = self._reloads
-        await trio.to_thread.run_sync(self._stand.edited, number)
-        report = await trio.to_thread.run_sync(self._stand.client.run, "config", "reload", {})
+        async with self._editing:  # A run made short has them close together.
+            await trio.to_thread.run_sync(self._stand.edited, number)
+            report = await trio.to_thread.run_sync(self._stand.client.run, "config", "reload", {})
         return f"edit {number}, version {report['version']}"
 
     async def _acquirer(self, event: Happening) -> str:
