@@ -144,7 +144,7 @@ async def test_last_seen_times_are_written_every_so_often_whatever_the_store_doe
 
 async def _looked(desk: Desk) -> None:
     """Wait until the watcher waits again: its look reads files in a thread."""
-    for _ in range(200):
+    for _ in range(2_000):
         await trio.testing.wait_all_tasks_blocked(0.01)
         if desk.keeper.waiting:
             return

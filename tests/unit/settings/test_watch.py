@@ -38,9 +38,11 @@ async def watched(
         await nursery.start(Watch(lambda: files, heard, look_s=look_s, notified=notified).run)
         if notified:
             # The kernel is asked in a thread: until it listens, its word is not to be had.
-            (files[0].parent / "probe").touch()
-            with trio.move_on_after(0.5):
-                await heard.once()
+            with trio.fail_after(20):
+                while not heard.count:
+                    files[0].touch()
+                    with trio.move_on_after(0.5):
+                        await heard.once()
             with trio.move_on_after(0.3):
                 await heard.once()
         yield heard

@@ -211,7 +211,7 @@ async def test_a_command_that_hangs_is_killed_with_its_children(
         await emit.some.wait()
         nursery.cancel_scope.cancel()
     assert emit.events[0][1]["reason"] == "killed after 5 s"
-    for _ in range(200):  # killed with its group; the kernel takes it away in its own time
+    for _ in range(2_000):  # killed with its group; the kernel takes it away in its own time
         if not lives(int(str(child))):
             return
         await trio.to_thread.run_sync(time.sleep, 0.01)
