@@ -14,6 +14,7 @@ from gateway.errors import NoSuchThing, ParseError
 from gateway.policy.decide import Policy, Refused, Subject
 from gateway.policy.response_codes import CodeSet, Reason, response_code
 from gateway.settings.loader import Configuration
+from gateway.settings.schema_keys_use import ProfileKeys
 from gateway.settings.schema_terminals import Listener
 from gateway.store.store import Device, DeviceState
 from gateway.transactions.version import Version
@@ -24,6 +25,7 @@ from gateway.wire.id_patterns import padded
 from gateway.wire.message import (
     FOLLOWING_KINDS,
     NETWORK_KINDS,
+    PIN_BLOCK,
     TERMINAL_ID,
     Kind,
     Message,
@@ -73,6 +75,7 @@ class Explained(TypedDict):
     route: str
     group: str
     upstreams: list[UpstreamShown]  # in the order that they would be tried in
+    unseen: list[str]  # what decides on a real message too, and was not looked at
     notes: list[str]
 
 
@@ -134,6 +137,13 @@ class ExplainOperations(Operations):
             "route": "",
             "group": "",
             "upstreams": [],
+            "unseen": _unseen(
+                message,
+                kind,
+                listener,
+                keys=self._keys_of(device),
+                with_address=bool(arguments.address),
+            ),
             "notes": _notes(message, kind, listener),
         }
         if refused is None and _is_decided(kind):
@@ -175,6 +185,13 @@ class ExplainOperations(Operations):
                 f"no message of {listener.dialect}: {error} (MTI to last field, without length, "
                 "TPDU and header)"
             ) from None
+
+    def _keys_of(self, device: Device | None) -> ProfileKeys:
+        """What the device's profile asks of its messages."""
+        for profile in self._configuration().settings.profiles:
+            if device is not None and profile.name == device.profile:
+                return profile.keys
+        return ProfileKeys()
 
     # --- the decision ---------------------------------------------------------------------------
 
@@ -255,8 +272,49 @@ def _device(device: Device) -> DeviceShown:
     }
 
 
+def _unseen(
+    message: Message, kind: Kind, listener: Listener, *, keys: ProfileKeys, with_address: bool
+) -> list[str]:
+    """What was not looked at, though it decides on a message that comes on a connection."""
+
+    def code(reason: Reason) -> str:
+        return response_code(reason, listener.code_set)
+
+    decided = _is_decided(kind)
+    unseen = [f"the connection: what it proves, or not ({code(Reason.NOT_THIS_DEVICE)})"]
+    if not with_address:
+        unseen.append("its address: none was given (--address)")
+    if keys.mac is not None and kind not in NETWORK_KINDS and kind.value not in keys.mac_exempt:
+        unseen.append(f"the MAC: its profile wants {keys.mac} ({code(Reason.MAC_FAILED)})")
+    elif keys.mac is None and decided and _wants_macs(listener):
+        unseen.append(f"the MAC: the listener wants one ({code(Reason.MAC_FAILED)})")
+    not_signed_on = code(Reason.NOT_SIGNED_ON)
+    if keys.sign_on and decided:
+        unseen.append(
+            f"the session: whether it is signed on, under keys that work ({not_signed_on})"
+        )
+    if keys.batch_checked and decided:
+        unseen.append(f"the batch: whether it is the open one ({not_signed_on})")
+    if PIN_BLOCK in message.fields:
+        unseen.append(
+            f"the PIN: whether it is one ({code(Reason.PIN_MALFORMED)}), and the keys for it"
+            f" ({code(Reason.KEY_SERVICE_FAILED)})"
+        )
+    if decided:
+        unseen.append(f"repeats: the first answer again, or {code(Reason.REPEAT_DIFFERS)}")
+    if kind in FOLLOWING_KINDS or kind is Kind.REVERSAL:
+        unseen.append(f"its original: there, and undone yet ({code(Reason.ORIGINAL_NOT_FOUND)})")
+    if decided:
+        unseen.append("the acquirer: keys shared with it, room on its links, and its own answer")
+    return unseen
+
+
+def _wants_macs(listener: Listener) -> bool:
+    return listener.macs == "required" or (listener.security == "plain" and listener.macs is None)
+
+
 def _notes(message: Message, kind: Kind, listener: Listener) -> list[str]:
-    notes = ["what a connection proves (certificate, MAC) and repeats are not looked at"]
+    notes = []
     if kind is Kind.REVERSAL:
         notes.append("a reversal passes identity only, and goes where its original went")
     elif kind in FOLLOWING_KINDS:

@@ -35,7 +35,8 @@ def explain(
 
     Without --field and --hex a JSON object is read from standard input: {"mti": "0200", "fields":
     {"2": "...", "41": "T0000001"}}. A card number never stands in the command itself. Nothing is
-    changed, and no limit is taken from. Exit status: 0 it may go on, 1 it is refused.
+    changed, and no limit is taken from. It has no connection to look at: MACs, sessions, repeats
+    and what else it did not see stand under "unseen". Exit status: 0 it may go on, 1 it is refused.
     """
     asked: dict[str, Any] = {"listener": listener, "address": address}
     if field and hex_:
@@ -106,5 +107,7 @@ def _print(found: dict[str, Any]) -> None:
     for one in found["upstreams"]:
         why = f": {one['why']}" if one["why"] else ""
         out.print(f"{'upstream':<10}{one['upstream']} ({one['state']}){why}", markup=False)
+    for one in found["unseen"]:
+        out.print(f"{'unseen':<10}{one}", markup=False)
     for note in found["notes"]:
         say(note, "dim")

@@ -296,6 +296,7 @@ def test_explain_shows_the_route_masks_the_card_and_takes_from_no_limit(node: Tw
         assert [one["upstream"] for one in found["upstreams"]] == ["acquirer"]
         assert canaries.PAN not in json.dumps(found)
         assert canaries.PAN_HIDDEN not in json.dumps(found)
+        assert {one.partition(":")[0] for one in found["unseen"]} >= {"the connection", "repeats"}
     assert explain(node, None, "--hex", CODEC.encode(message).hex())["kind"] == "purchase"
     yen = explain(node, {"fields": message.fields | {49: "392"}})
     assert (yen["route"], yen["upstreams"][0]["upstream"]) == ("yen", "absent")
