@@ -11,9 +11,10 @@ ACQUIRER ?=
 SEEDS ?= 500
 FRAMES ?= 1000000
 SCENARIO ?= smoke
+ROW ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format simulate demo chaos chaos-faults chaos-long failover load bench bench-setup bench-policy bench-codec conformance fuzz fuzz-atheris cutoff replace-kills swaps lock clean
+.PHONY: help run test check format simulate demo chaos chaos-faults chaos-long failover load bench bench-long bench-setup bench-policy bench-codec conformance fuzz fuzz-atheris cutoff replace-kills swaps lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,11 +69,14 @@ load: $(VENV)/.runtime ## Run a load test (SCENARIO=smoke, or its file) and writ
 	@mkdir -p var/loadtest
 	@$(BIN)/python -m loadtest run $(SCENARIO) --report var/loadtest/report.html
 
-bench-setup: $(VENV)/.runtime ## Make the certificates that the benchmark's terminals use.
+bench-setup: $(VENV)/.runtime ## Make the certificates and blocklists that the benchmark uses.
 	@$(BIN)/python -m loadtest.bench --setup-only
 
-bench: $(VENV)/.runtime ## Measure the gateway with isoload, if that is there.
-	@$(BIN)/python -m loadtest.bench --isoload $(ISOLOAD)
+bench: $(VENV)/.runtime ## Measure the gateway with isoload, if that is there (ROW=plain: that row).
+	@$(BIN)/python -m loadtest.bench --isoload $(ISOLOAD) $(if $(ROW),--only $(ROW))
+
+bench-long: $(VENV)/.runtime ## The same and a million transactions, and ten million kept ones.
+	@$(BIN)/python -m loadtest.bench --isoload $(ISOLOAD) --long
 
 bench-policy: $(VENV)/.runtime ## Load a million blocked cards and 100,000 BIN ranges, and ask for some.
 	@$(BIN)/python -m loadtest.bench_policy

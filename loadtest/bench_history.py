@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import sys
 import tempfile
@@ -11,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
+from statistics import median
 
 import trio
 
@@ -34,6 +36,7 @@ from gateway.wire.message import Kind
 _IMAGE, _ANSWER = os.urandom(260), os.urandom(180)  # sealed: neither compresses
 _DAY_MS = 86_400_000
 _AT_ONCE = 400
+_LOOKED_AT = 300
 
 
 def _emit(event: Event, /, **fields: object) -> None:
@@ -165,6 +168,50 @@ async def _look(store: SqliteStore, count: int, now_ms: int) -> None:
         print(f"{min(taken) * 1000:10.2f} ms   {name}")
 
 
+async def _by_size(store: SqliteStore, maker: _Maker, sizes: list[int]) -> None:
+    """A line of JSON for each size: what a look-up takes then, and what a row more has cost."""
+    rows = 0
+    for size in sizes:
+        cpu_s, began_s = time.process_time(), time.perf_counter()
+        await _fill(store, maker, size - rows)
+        added, rows = size - rows, size
+        line = {
+            "rows": size,
+            "cpu_us_a_row": round(1e6 * (time.process_time() - cpu_s) / added, 1),
+            "rows_per_s": round(added / (time.perf_counter() - began_s)),
+            "look_up_us": await _look_ups(store, rows),
+        }
+        print(json.dumps(line), flush=True)
+
+
+async def _look_ups(store: SqliteStore, rows: int) -> dict[str, float]:
+    """Microseconds of the look-ups that a transaction may wait for, each of rows here and there.
+
+    The median of many: a page that is read for the first time is the disk's, not the store's.
+    """
+    random = Random(rows)
+    some = [await store.transaction(random.randint(1, rows)) for _ in range(_LOOKED_AT)]
+    known = [one for one in some if one is not None]
+    looks: dict[str, Callable[[Transaction], Awaitable[object]]] = {
+        "by id": lambda one: store.transaction(one.transaction_id),
+        "find a repeat": lambda one: store.find_repeat(one.repeat_key),
+        "find no repeat": lambda one: store.find_repeat(f"{one.repeat_key}-"),
+        "find an original by RRN": lambda one: store.find_by_rrn(f"{one.transaction_id:012d}", 10),
+        "what follows an original": lambda one: store.follow_ups(one.transaction_id),
+    }
+    taken: dict[str, float] = {}
+    for name, look in looks.items():
+        for one in known:
+            await look(one)  # its pages are in memory after this
+        times_s = []
+        for one in known:
+            started_s = time.perf_counter()
+            await look(one)
+            times_s.append(time.perf_counter() - started_s)
+        taken[name] = round(1e6 * median(times_s), 1)
+    return taken
+
+
 class _Payments:
     """Payments at a steady rate, whatever the last ones took; how long their commits took."""
 
@@ -249,9 +296,12 @@ async def _run(args: argparse.Namespace) -> None:
     )
     now_ms = time.time_ns() // 1_000_000
     start_ms = now_ms - (args.days + 2) * _DAY_MS
-    maker = _Maker(
-        terminals=args.terminals, start_ms=start_ms, step_ms=args.days * _DAY_MS / args.rows
-    )
+    rows = max(args.sizes, default=args.rows)
+    maker = _Maker(terminals=args.terminals, start_ms=start_ms, step_ms=args.days * _DAY_MS / rows)
+    if args.sizes:
+        await _by_size(store, maker, args.sizes)
+        await store.aclose()
+        return
     began_s = time.perf_counter()
     await _fill(store, maker, args.rows)
     size = sum(path.stat().st_size for path in args.folder.glob("history.db*"))
@@ -266,12 +316,26 @@ async def _run(args: argparse.Namespace) -> None:
     await store.aclose()
 
 
+def _numbers(text: str) -> list[int]:
+    """Ascending, at least one; argparse tells of the ValueError."""
+    numbers = [int(part) for part in text.split(",")]
+    if numbers[0] < 1 or numbers != sorted(set(numbers)):
+        raise ValueError("not ascending")
+    return numbers
+
+
 def main() -> None:
     """Run the benchmark; its options are in `--help`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--terminals", type=int, default=20_000)
     parser.add_argument("--days", type=float, default=2.0, help="that the history is spread over")
+    parser.add_argument(
+        "--sizes",
+        type=_numbers,
+        default=[],
+        help="rows, as in 1000,10000: time look-ups at each of these sizes, and print JSON",
+    )
     parser.add_argument("--look", action="store_true", help="time look-ups")
     parser.add_argument(
         "--purge", action="store_true", help="archive and delete it beside payments"
