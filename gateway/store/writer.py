@@ -38,10 +38,11 @@ _CALLERS_FAULT: Final = (
 )
 _SYNC_FAILED: Final = frozenset((apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC))
 # Each commit costs a sync, a wake-up and a fight for Python's lock, whatever its rows. Once batches
-# are this large there is load, and letting more of it gather saves more than the wait takes; with
-# less of it a batch is written as soon as there is one.
+# are this large there is load, and letting more of it gather saves more than the wait takes: the
+# larger they are, the longer. With less of it a batch is written as soon as there is one.
 _GATHER_ROWS: Final = 8
-_GATHER_S: Final = 0.003
+_GATHER_ROW_S: Final = 0.0003
+_GATHER_MAX_S: Final = 0.010
 _IDLE_S: Final = 1.0  # after this time without work the write-ahead log is emptied
 
 
@@ -143,15 +144,25 @@ class Writer:
                 except queue.Empty:
                     break
             if batch:
-                self._tell(self._write(batch, count))
-                if count >= _GATHER_ROWS:
-                    time.sleep(_GATHER_S)
+                outcome = self._write(batch, count)
+                written_s = time.perf_counter()
+                self._tell(outcome)
                 self._look_after_log(at_rest=False)
+                self._let_gather(count, since_s=written_s)
         self._end_checkpoints()
         if self._sync_failed:
             # Closing would copy the log, and nothing more is to be written.
             self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._connection.close()
+
+    @staticmethod
+    def _let_gather(count: int, *, since_s: float) -> None:
+        """Wait after so many rows for more to come; what a busy loop held this thread up counts."""
+        if count >= _GATHER_ROWS:
+            until_s = since_s + min(count * _GATHER_ROW_S, _GATHER_MAX_S)
+            left_s = until_s - time.perf_counter()
+            if left_s > 0:
+                time.sleep(left_s)
 
     def _write(self, batch: list[Ticket], count: int) -> Outcome:
         """Commit a batch; never raises, the outcome and its tickets say what went wrong."""
