@@ -47,13 +47,14 @@ class Buckets:
 class Rates:
     """The rates that the settings bound; what they do not bound always may come."""
 
-    __slots__ = ("_address", "_device", "_listener", "_settings")
+    __slots__ = ("_address", "_device", "_listener", "_settings", "bounded")
 
     def __init__(self, settings: Settings) -> None:
         self._settings = Settings()
         self._device: Buckets | None = None
         self._address: Buckets | None = None
         self._listener: Buckets | None = None
+        self.bounded = False  # some rate is: else nobody needs to ask
         self.use(settings)
 
     def use(self, settings: Settings) -> None:
@@ -67,6 +68,8 @@ class Rates:
             self._address = _buckets(settings.address, keys_max)
         if anew or settings.listener != was.listener:
             self._listener = _buckets(settings.listener, keys_max)
+        rates = (self._device, self._address, self._listener)
+        self.bounded = any(rate is not None for rate in rates)
 
     def over(self, *, terminal_id: str, address: str, listener: str, now_s: float) -> str:
         """The bound that a message is over, such as "rates.device"; "" where it is over none.

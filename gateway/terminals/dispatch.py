@@ -130,15 +130,18 @@ class Dispatcher:
             None if kind in NETWORK_KINDS else message.merchant_id,
             self._devices,
         )
-        over = self._rates.over(
-            # Only from who it is from: else anybody could use up another's bucket.
-            terminal_id="" if isinstance(identified, Refused) else _proven(message, session.caller),
-            address=address,
-            listener=self._listener,
-            now_s=started_s,
-        )
-        if over:
-            return self._refuse_busy(message, kind, over), None
+        if self._rates.bounded:
+            over = self._rates.over(
+                # Only from who it is from: else anybody could use up another's bucket.
+                terminal_id=""
+                if isinstance(identified, Refused)
+                else _proven(message, session.caller),
+                address=address,
+                listener=self._listener,
+                now_s=started_s,
+            )
+            if over:
+                return self._refuse_busy(message, kind, over), None
         if isinstance(identified, Refused):
             device = self._taken_back_by(identified, kind, session.caller)
             if device is None:

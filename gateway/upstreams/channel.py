@@ -306,7 +306,8 @@ class Channel:
         matched = self.requests.match(message)
         if isinstance(matched, Pending):
             self._owner.answered(matched.asked_s, came_s)
-            self._left()
+            if self._emptied is not None:
+                self._left()
             self._wake(matched, outcome.Value(message))
         elif matched is Match.MISMATCHED:
             self._emit(

@@ -30,12 +30,10 @@ class TcpStream(trio.abc.Stream):
     @property
     def established(self) -> bool:
         """Whether the peer has neither closed its side nor reset the connection."""
-        if self._sock.fileno() < 0:
-            return False
         try:
             info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
         except OSError:
-            return False
+            return False  # closed here
         return info[0] == _TCP_ESTABLISHED
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:

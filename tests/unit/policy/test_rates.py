@@ -60,6 +60,16 @@ def test_what_is_not_bound_always_may_come() -> None:
     )
 
 
+def test_nobody_needs_to_ask_while_nothing_is_bound() -> None:
+    rates = Rates(Settings())
+    assert not rates.bounded
+    for name in ("device", "address", "listener"):
+        rates.use(Settings(**{name: Rate(per_s=1.0, burst=1)}))
+        assert rates.bounded
+        rates.use(Settings())
+        assert not rates.bounded
+
+
 def test_a_device_that_is_not_known_uses_up_nobodys_bucket() -> None:
     rates = Rates(Settings(device=Rate(per_s=0.001, burst=1)))
     for _ in range(3):
