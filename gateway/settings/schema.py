@@ -82,6 +82,7 @@ class Retention(Table):
     uploads_days: Days = 90
     tombstones_days: Days = 31
     batches_days: Days = 400
+    device_history_days: Days = 3_650  # who did what to a device; of one with an open incident: all
     archive: bool = True  # false: what is deleted is gone
     archive_folder: Path | None = None  # default: archive, beside the store
     every_s: Seconds = 3_600.0  # how often is looked for what came to its end

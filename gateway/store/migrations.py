@@ -159,6 +159,7 @@ CREATE TABLE device_history (
     detail TEXT NOT NULL
 ) STRICT;
 CREATE INDEX device_history_by_terminal ON device_history (terminal_id, event_id);
+CREATE INDEX device_history_by_time ON device_history (at_ms); -- for retention
 
 CREATE TABLE incidents (
     incident_id INTEGER PRIMARY KEY,
@@ -406,6 +407,12 @@ CREATE TRIGGER trim INSTEAD OF INSERT ON other_operations WHEN new.operation = 1
     DELETE FROM batches WHERE new.a = 'batches' AND (terminal_id, number) IN (
         SELECT terminal_id, number FROM batches WHERE closed_ms > 0 AND closed_ms < new.b
         ORDER BY closed_ms LIMIT new.c
+    );
+    DELETE FROM device_history WHERE new.a = 'device_history' AND event_id IN (
+        SELECT event_id FROM device_history WHERE at_ms < new.b AND terminal_id NOT IN (
+            SELECT terminal_id FROM incidents WHERE closed_ms = 0
+        )
+        ORDER BY at_ms LIMIT new.c
     );
 END;
 

@@ -74,6 +74,11 @@ SELECT count(*) FROM uploads AS u WHERE received_ms < ? AND NOT EXISTS (
 )
 """,
     "batches": "SELECT count(*) FROM batches WHERE closed_ms > 0 AND closed_ms < ?",
+    "device_history": """
+SELECT count(*) FROM device_history WHERE at_ms < ? AND terminal_id NOT IN (
+    SELECT terminal_id FROM incidents WHERE closed_ms = 0
+)
+""",
 }
 # Two seeks; "SELECT min(…), max(…)" in one would read everything.
 FIRST_AND_LAST_ID: Final = """

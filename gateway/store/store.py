@@ -417,6 +417,7 @@ class Leftover(StrEnum):
     TOMBSTONES = "tombstones"
     UPLOADS = "uploads"  # those of an open batch stay
     BATCHES = "batches"  # closed ones
+    DEVICE_HISTORY = "device_history"  # that of devices with an open incident stays
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class Done:
     archived: int = 0
     deleted: int = 0
     kept: int = 0  # old enough, and still open
-    leftovers: int = 0  # tombstones, uploads and batches deleted
+    leftovers: int = 0  # tombstones, uploads, batches and lines of devices' histories deleted
 
     @property
     def anything(self) -> bool:
@@ -124,6 +124,7 @@ class Retention:
             (Leftover.TOMBSTONES, self._settings.tombstones_days),
             (Leftover.UPLOADS, self._settings.uploads_days),
             (Leftover.BATCHES, self._settings.batches_days),
+            (Leftover.DEVICE_HISTORY, self._settings.device_history_days),
         ):
             await self._trim(what, self._days_ago(days), done)
         return done

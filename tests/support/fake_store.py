@@ -573,6 +573,8 @@ class FakeStore:
                 return self.uploaded
             case Leftover.BATCHES:
                 return self.batches_by_key
+            case Leftover.DEVICE_HISTORY:
+                return self.events_by_id
 
     def _old(self, what: Leftover, before_ms: int) -> list[Any]:
         """Keys of what can be trimmed, the oldest first."""
@@ -584,6 +586,10 @@ class FakeStore:
                 case PutUpload():
                     batch = self.batches_by_key.get(key[:2])
                     return before_ms if batch and not batch.closed_ms else one.received_ms
+                case DeviceEvent():
+                    known = self.incidents_by_id.values()
+                    open_of = {of.terminal_id for of in known if not of.closed_ms}
+                    return before_ms if one.terminal_id in open_of else one.at_ms
                 case _:
                     return one.closed_ms or before_ms
 

@@ -18,6 +18,7 @@ from gateway.store.store import (
     DeviceState,
     EndReversal,
     Incident,
+    Leftover,
     NoteDevice,
     PutBatch,
     PutDevice,
@@ -28,6 +29,7 @@ from gateway.store.store import (
     RevokedCertificate,
     State,
     Store,
+    Trim,
 )
 from tests.support.fake_store import FakeStore
 from tests.support.stores import a_transaction, opened, settled
@@ -87,6 +89,31 @@ async def test_history_is_read_backwards_in_pages(store: Store) -> None:
     assert [replace(one, event_id=0) for one in rest] == told[2::-1]
     (other,) = await store.device_history("T2      ", 9)
     assert other.detail == "a -> b"
+
+
+async def test_old_history_comes_to_its_end_in_steps_and_stays_while_an_incident_is_open(
+    store: Store,
+) -> None:
+    ages = [(terminal, ms) for ms in range(6) for terminal in ("T1      ", "T2      ")]
+    told = [DeviceEvent(terminal_id=name, at_ms=ms, who="ada", what="bind") for name, ms in ages]
+    incident = Incident(
+        incident_id=1,
+        terminal_id="T2      ",
+        kind=IncidentKind.LOST,
+        opened_ms=1,
+        who="ada",
+        reason="",
+    )
+    await store.commit(*map(NoteDevice, told), PutIncident(incident))
+    what = Leftover.DEVICE_HISTORY
+    assert await store.trimmable(what, 4) == 4
+    await store.commit(Trim(what, 4, 3))
+    assert [one.at_ms for one in await store.device_history("T1      ", 9)] == [5, 4, 3]
+    await store.commit(Trim(what, 4, 3))
+    assert [one.at_ms for one in await store.device_history("T1      ", 9)] == [5, 4]
+    assert len(await store.device_history("T2      ", 9)) == 6
+    await store.commit(PutIncident(replace(incident, closed_ms=9)))
+    assert await store.trimmable(what, 4) == 4
 
 
 async def test_incidents_replacements_and_revocations(store: Store) -> None:

@@ -16,8 +16,10 @@ from gateway.errors import OperatorError, StoreError
 from gateway.settings.schema import Retention as RetentionSettings
 from gateway.store.store import (
     Batch,
+    DeviceEvent,
     Forget,
     MarkDelivered,
+    NoteDevice,
     Operation,
     OweReversal,
     PutBatch,
@@ -271,6 +273,19 @@ async def test_tombstones_uploads_and_batches_come_to_their_end(
     assert [batch for _, batch, _ in store.uploaded] == [2, 4]
     assert [number for _, number in store.batches_by_key] == [2, 4]
     assert done.leftovers == 4 + 3 + 3
+
+
+async def test_a_devices_history_is_kept_as_long_as_the_settings_say(
+    store: FakeStore, folder: Path, autojump_clock: MockClock
+) -> None:
+    for days in (500, 300, 300, 300, 300, 200):
+        event = DeviceEvent(terminal_id="T1", at_ms=at(days), who="ada", what="inspect")
+        await store.commit(NoteDevice(event))
+    made, _ = retention(store, folder)
+    assert not (await made.once()).anything  # ten years
+    made, _ = retention(store, folder, device_history_days=299)
+    assert (await made.once()).leftovers == 5
+    assert [one.at_ms for one in store.events_by_id.values()] == [at(200)]
 
 
 async def test_it_runs_now_and_then_and_says_what_it_did(
