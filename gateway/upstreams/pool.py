@@ -76,9 +76,8 @@ class Pool:
         """Those of them that may take a request now, in this order; last those that are only
         better than nobody: suspects, and those that are just coming back."""
         spare = []
-        now_s = trio.current_time()
         for upstream in upstreams:
-            standing = upstream.standing(now_s)
+            standing = upstream.standing()
             if standing is _TAKES:
                 yield upstream
             elif standing is _SPARE:
@@ -88,8 +87,7 @@ class Pool:
     @staticmethod
     def any_full(upstreams: Sequence[Upstream]) -> bool:
         """Whether one of them could take a request if it had less to do."""
-        now_s = trio.current_time()
-        return any(upstream.standing(now_s) is Standing.FULL for upstream in upstreams)
+        return any(upstream.standing() is Standing.FULL for upstream in upstreams)
 
     def _any_up(self, names: frozenset[str]) -> bool:
         return any(

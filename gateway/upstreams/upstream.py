@@ -208,7 +208,7 @@ class Upstream:
     def pending(self) -> int:
         return self.links.pending
 
-    def standing(self, now_s: float) -> Standing:
+    def standing(self) -> Standing:
         """Whether it may get one more request, which is then counted as meant for it."""
         if self.control is not _ENABLED or self.retired:
             return _AWAY
@@ -218,9 +218,11 @@ class Upstream:
             return _FULL
         state, health = self.health.state, self.health
         if state is _UP:
-            return _TAKES if health.admits(now_s) else _SPARE
+            # Only a slow start goes by the time, and a probe.
+            takes = health.share == 1.0 or health.admits(trio.current_time())
+            return _TAKES if takes else _SPARE
         if state is Health.PROBING:
-            return _TAKES if health.wants_probe(now_s) else _AWAY
+            return _TAKES if health.wants_probe(trio.current_time()) else _AWAY
         return _SPARE if state is Health.SUSPECT else _AWAY
 
     def take_stan(self) -> int | None:

@@ -154,7 +154,7 @@ class UpstreamHealth:
         self.since_s = now_s
         self.why = "no link yet"
         self.ejected_until_s: float | None = None  # None: nothing stands against it
-        self.share = 1.0  # of the requests meant for it; less in a slow start
+        self.share = 1.0  # of the requests meant for it; less in a slow start, and only then
         self.ejections = 0  # in a row; each lasts twice as long as the last
         self.ejected = 0  # times since the start
         self._settings = settings

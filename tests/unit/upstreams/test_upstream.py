@@ -76,7 +76,7 @@ class Made:
         return answer.response_code
 
     def standing(self) -> Standing:
-        return self.upstream.standing(trio.current_time())
+        return self.upstream.standing()
 
 
 def made_of(acquirer: FakeAcquirer, **changes: Any) -> Made:
@@ -596,7 +596,7 @@ async def test_one_that_is_removed_stays_until_nothing_is_owed_to_it(
         made.pool.apply([made.means("b", "b:1")], groups=[])
         await trio.sleep(5.0)
         gone = made.pool["a"]
-        assert gone.standing(trio.current_time()) is Standing.AWAY
+        assert gone.standing() is Standing.AWAY
         assert gone.ready  # for what is owed
         made.owed["a"] = 0
         await trio.sleep(5.0)
