@@ -13,7 +13,7 @@ from tests.fuzz.target import run, through
 
 LINKS = links()
 SEEDS = seeds(LINKS)
-FRAMES = 20_000
+FRAMES = 12_000
 
 
 def test_changed_frames_are_read_or_refused() -> None:

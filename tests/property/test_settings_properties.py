@@ -72,7 +72,7 @@ def spoil(data: st.DataObject, document: dict[str, Any]) -> None:
 
 
 # Shrinking draws from a changed document each time, and takes minutes.
-@settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(example=st.sampled_from(EXAMPLES), times=st.integers(1, 6), data=st.data())
 def test_a_spoilt_configuration_is_reported(example: Path, times: int, data: st.DataObject) -> None:
     document = copy.deepcopy(tomllib.loads(example.read_text(encoding="utf-8")))

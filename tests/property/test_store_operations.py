@@ -252,7 +252,7 @@ QUESTIONS = tuple(_questions())
 
 
 @pytest.mark.parametrize("batch_max", [256, 3])
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(history=histories)
 def test_any_interleaving_leaves_the_rows_of_the_model(
     batch_max: int, history: list[list[Any]]
