@@ -22,6 +22,7 @@ LENGTH_MAX: Final = {
     "bcd2": 9_999,
     "stx_bcd2": 9_999,
 }
+_BARE_PREFIX_BYTES: Final = PREFIX_BYTES["binary2"]
 _DELIMITED: Final = ("stx_etx", "stx_bcd2")
 
 
@@ -134,7 +135,7 @@ class FrameReader:
         """Appends the whole frames of `data`; returns where the first unfinished one starts."""
         if self._spec.length in _DELIMITED:
             return self._cut_delimited(data, frames)
-        position = 0
+        position = self._cut_bare(data, frames) if self._simple else 0
         available = len(data)
         prefix = self._prefix_bytes
         while available - position >= prefix:
@@ -149,6 +150,19 @@ class FrameReader:
             frames.append(split_frame(self._spec, data[position + prefix : end]))
             position = end
         self._wanted = prefix
+        return position
+
+    def _cut_bare(self, data: bytes, frames: list[Frame]) -> int:
+        """As `_cut`, up to the first frame that is not whole, or wants a closer look."""
+        position = 0
+        available, least, most = len(data), self._bytes_min, self._bytes_max
+        while available - position > _BARE_PREFIX_BYTES:
+            content = position + _BARE_PREFIX_BYTES
+            length = data[position] << 8 | data[position + 1]
+            if not least <= length <= most or content + length > available:
+                break
+            position = content + length
+            frames.append(Frame(data[content:position]))
         return position
 
     def _cut_delimited(self, data: bytes, frames: list[Frame]) -> int:

@@ -96,6 +96,7 @@ def outcome(spec: FramingSpec, chunks: list[bytes]) -> tuple[list[Frame], str, b
             frames += reader.feed(chunk)
             # Between calls no more is held than one unfinished frame.
             assert len(reader._held) < 5 + spec.frame_bytes_max
+            assert reader.mid_frame == bool(reader._held)
     except FrameError as error:
         assert not reader.mid_frame
         return frames, str(error), False
