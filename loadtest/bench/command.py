@@ -57,20 +57,20 @@ def main(
     console = Console(stderr=True, highlight=False)
 
     def say(text: str) -> None:
-        console.print(text, markup=False)
+        console.print(text, markup=False, soft_wrap=True)
 
     options = Options(only=tuple(only or ()), long=long, quick=quick)
     unknown = [key for key in options.only if key not in {row.key for row in ROWS}]
     if unknown:
         raise typer.BadParameter(f"there is no row {', '.join(unknown)}", param_hint="--only")
     try:
-        console.print("Certificates and blocklists ...")
+        say("Certificates and blocklists ...")
         tls = trio.run(set_up_for, options)
         if setup_only:
             return
         tool = trio.run(built, isoload)
         if tool is None:
-            console.print(f"{isoload}: isoload is not there, so there is nothing to measure with")
+            say(f"{isoload}: isoload is not there, so there is nothing to measure with")
             return
         _KEPT.mkdir(parents=True, exist_ok=True)
         report = trio.run(partial(run, options, tool=tool, tls=tls, kept=_KEPT, say=say))
@@ -84,7 +84,7 @@ def main(
         out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
         out.print(table_of(report.rows, title="gateway, every guarantee on"))
         sys.stdout.write(drift_words(report.echo_before_us, report.echo_after_us) + "\n")
-    console.print(f"The figures are kept in {file.relative_to(ROOT)}.")
+    say(f"The figures are kept in {file.relative_to(ROOT)}.")
     raise typer.Exit(0 if report.complete else 1)
 
 

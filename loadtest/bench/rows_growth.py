@@ -69,7 +69,7 @@ async def million(bench: Bench, found: Measured) -> None:
         child.signal(signal.SIGINT)
         took(found, "gateway", bench.stand.read(await child.line(timeout_s=load.timeout_s)))
     found.raw["looks"] = looks
-    costs, memory_mb = by_part(looks, part=part)
+    costs, memory_mb = by_part(looks, part=part, parts=parts)
     settled = memory_mb[min(_TABLES_FULL // part, len(memory_mb) - 2) :]
     found.figures += [
         Figure(name=f"CPU a transaction, up to {part * number:,}", unit="us", value=cost)
@@ -106,12 +106,14 @@ async def _watched(bench: Bench, gateway: Server, wanted: int) -> list[tuple[int
     raise ChildFailed(f"{looks[-1][0]:,} of {wanted:,} transactions were done in {_MILLION_S:g} s")
 
 
-def by_part(looks: list[tuple[int, float, float]], *, part: int) -> tuple[list[float], list[float]]:
+def by_part(
+    looks: list[tuple[int, float, float]], *, part: int, parts: int
+) -> tuple[list[float], list[float]]:
     """What each part cost in us a transaction, and the MiB held at its end, read between looks."""
-    ends = []
+    ends: list[list[float]] = []
     wanted = 0
     for before, after in pairwise(looks):
-        while before[0] <= wanted <= after[0] and after[0] > before[0]:
+        while len(ends) <= parts and before[0] <= wanted <= after[0] and after[0] > before[0]:
             share = (wanted - before[0]) / (after[0] - before[0])
             ends.append([b + share * (a - b) for b, a in zip(before, after, strict=True)])
             wanted += part

@@ -47,14 +47,20 @@ def test_the_spread_is_the_most_over_the_least(values: list[float], percent: flo
 def test_parts_are_read_between_two_looks() -> None:
     # 10 us a transaction at first, then 20; memory grows with the count. Looks fall between parts.
     looks = [(0, 1.0, 50.0), (1_500, 1.015, 65.0), (3_000, 1.045, 80.0), (3_100, 1.047, 81.0)]
-    costs, memory_mb = by_part(looks, part=1_000)
+    costs, memory_mb = by_part(looks, part=1_000, parts=3)
     assert costs == pytest.approx([10.0, 15.0, 20.0])
     assert memory_mb == pytest.approx([60.0, 70.0, 80.0])
 
 
 def test_a_look_at_which_nothing_had_happened_is_no_part() -> None:
     looks = [(0, 1.0, 50.0), (0, 1.0, 50.0), (2_000, 1.02, 50.0)]
-    assert by_part(looks, part=1_000)[0] == pytest.approx([10.0, 10.0])
+    assert by_part(looks, part=1_000, parts=2)[0] == pytest.approx([10.0, 10.0])
+
+
+def test_what_was_done_beyond_the_last_part_is_left_out() -> None:
+    assert by_part([(0, 0.0, 1.0), (5_000, 0.05, 1.0)], part=1_000, parts=2)[0] == pytest.approx(
+        [10.0, 10.0]
+    )
 
 
 def test_the_table_has_ticks_crosses_and_reasons() -> None:
