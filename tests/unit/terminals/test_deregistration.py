@@ -133,7 +133,7 @@ async def test_archived_ids_share_no_file(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     assert "bytes, not" in archive.faults(archive.named("A/B"))
     path.with_name(path.name + ".json").unlink()
-    with pytest.raises(OperatorError, match="manifest of an archived device is missing"):
+    with pytest.raises(OperatorError, match="manifest of an archived file is missing"):
         archive.manifests()
 
 
