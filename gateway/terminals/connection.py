@@ -95,6 +95,7 @@ class Connection:
         "_cut_off",
         "_deadline_s",
         "_ending",
+        "_leaving",
         "_scope",
         "_service",
         "_sessions",
@@ -123,11 +124,17 @@ class Connection:
         self._busy = 0
         self._cut_off = False
         self._ending = False
+        self._leaving = False  # it takes no more, and ends once it has answered what it took
 
     @property
     def caller(self) -> Caller | None:
         """What is known of who is at the other end; None before the handshake is over."""
         return None if self._sessions is None else self._sessions.caller
+
+    @property
+    def certificate_ends_ms(self) -> float:
+        """When its certificate ends; never for one without, or one that is ending already."""
+        return inf if self.peer is None or self._leaving else self.peer.not_after_ms
 
     def expire(self, now_s: float) -> None:
         """End the connection if what it waits for has not come in time."""
@@ -139,12 +146,13 @@ class Connection:
 
     def drain(self) -> None:
         """End the connection: now if it is idle, else after the exchange under way."""
+        self._leaving = True
         if not self._busy:
             self._end()
 
     def cut_off(self) -> None:
         """End the connection now; what it has under way is finished, but it hears no more of it."""
-        self._cut_off = True
+        self._cut_off = self._leaving = True
         if self._busy:
             self._tcp.abort()
         else:
@@ -291,13 +299,13 @@ class Connection:
                     answered = await service.dispatcher.answer(frame, sessions, self.address)
                     if answered is not None:
                         answer, reply = answered
-                        borne = carriage.answer(answer, last=service.draining)
+                        borne = carriage.answer(answer, last=service.draining or self._leaving)
                         await self._hand_over(borne, reply)
                     else:
                         await self._say(carriage.no_answer())
                 finally:
                     self._busy -= 1
-                if service.draining or self._cut_off:
+                if service.draining or self._leaving:
                     return
             if carriage.closing:
                 return
@@ -342,7 +350,7 @@ class Connection:
             for frame in frames:
                 # Not reading on is what holds a concentrator back.
                 self._deadline_s = inf
-                if service.draining:
+                if service.draining or self._leaving:
                     # What was taken is finished, and then `_end_if_drained` ends it all.
                     await trio.sleep_forever()
                 await slots.acquire()
@@ -410,7 +418,7 @@ class Connection:
             self._end_if_drained()
 
     def _end_if_drained(self) -> None:
-        if self._service.draining and not self._busy:
+        if (self._service.draining or self._leaving) and not self._busy:
             self._end()
 
     # --- reading and writing --------------------------------------------------------------

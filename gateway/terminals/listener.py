@@ -8,6 +8,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 from ipaddress import ip_network
+from math import inf
 
 import trio
 
@@ -17,12 +18,14 @@ from gateway.terminals.connection import Connection, Service
 from gateway.terminals.identity import in_networks
 from gateway.wire.revocation import PeerCertificate
 from gateway.wire.stream import TcpStream, listening_socket, tune
+from gateway.wire.tls import Refusal
 
 # The machine is out of something; accepting at once again would only spin.
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _PAUSE_S = 0.25
 _ACCEPTS_PER_TURN = 32
 _WATCH_S = 0.1  # a deadline of a connection may be late by twice that
+_ENDS_LOOK_S = 1.0  # how often is looked whose certificate ends next
 
 
 class ConnectionCount:
@@ -82,6 +85,7 @@ class Listener:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_deadlines)
+                nursery.start_soon(self._watch_certificates, service)
                 task_status.started()
                 await self._accept_all(listening, service)
                 # Connections go on after `drain`, under their deadlines, until all is cancelled.
@@ -102,6 +106,33 @@ class Listener:
             now_s = trio.current_time()
             for connection in list(self._connections):
                 connection.expire(now_s)
+
+    async def _watch_certificates(self, service: Service) -> None:
+        """End connections at their certificates' ends, which no handshake is asked about again."""
+        while self.settings.security == "mutual-tls":
+            now_ms = service.clock.wall_ms()
+            ends_ms = self._end_expired(now_ms, service)
+            until_s = (ends_ms - now_ms) / 1000 + _WATCH_S
+            await trio.sleep(min(max(until_s, _WATCH_S), _ENDS_LOOK_S))
+
+    def _end_expired(self, now_ms: int, service: Service) -> float:
+        """End those whose certificate is over, after the answers they wait for; returns when the
+        next one's is."""
+        next_ms = inf
+        for connection in list(self._connections):
+            ends_ms = connection.certificate_ends_ms
+            if ends_ms >= now_ms:
+                next_ms = min(next_ms, ends_ms)
+                continue
+            connection.drain()
+            name = "" if connection.peer is None else connection.peer.common_name
+            service.emit(
+                Event.CONNECTION_REFUSED,
+                listener=self.settings.name,
+                address=connection.address,
+                reason=f"{Refusal.EXPIRED}: {name}" if name else str(Refusal.EXPIRED),
+            )
+        return next_ms
 
     def drain(self) -> None:
         """Stop accepting; end idle connections now and busy ones after their exchange."""
