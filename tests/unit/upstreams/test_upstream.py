@@ -410,7 +410,7 @@ async def test_the_acquirer_calls_us() -> None:
         assert await made.ask() == "00"
         # One call is one link: no more are taken than there are.
         second = TcpStream(await connect(made.upstream.calls.address))
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await _ended(second)
         await caller.aclose()
         nursery.cancel_scope.cancel()
@@ -422,7 +422,7 @@ async def test_a_call_from_elsewhere_is_ended() -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(made.upstream.run)
         caller = TcpStream(await connect(made.upstream.calls.address))
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await _ended(caller)
         assert not made.upstream.ready
         assert "outside" in str(made.events[-1])

@@ -197,7 +197,7 @@ def test_a_key_twice_among_very_many_is_found_at_once() -> None:
     began_s = time.thread_time()
     with pytest.raises(PackagerError, match="field '59999': is there twice"):
         dialect_text(f'{{{keys}, "59999": 1}}'.encode(), "acme")
-    assert time.thread_time() - began_s < 2  # each key counted anew would take a minute
+    assert time.thread_time() - began_s < 10  # each key counted anew would take a minute
 
 
 @pytest.mark.parametrize("length", [0, 1_000_000, 10**4_000])
