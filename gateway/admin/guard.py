@@ -11,7 +11,7 @@ import trio
 from gateway.admin.access import Caller, Role
 from gateway.admin.api import Arguments, BadArguments, Progress
 from gateway.admin.approvals import Pending, PendingApprovals
-from gateway.admin.operations import Json, Operation, Operations
+from gateway.admin.operations import Json, Operation, Operations, holds_secret
 from gateway.clock import Clock
 from gateway.errors import GatewayError, OperatorError
 from gateway.policy.card_numbers import holds_card_number
@@ -127,6 +127,11 @@ class Guard:
     async def _put_off(
         self, caller: Caller, group: str, name: str, operation: Operation, parsed: Arguments
     ) -> ApprovalWanted:
+        if holds_secret(parsed):
+            raise BadArguments(
+                f"{group}.{name} waits for another operator, and the secret that was given is kept"
+                f" nowhere meanwhile: {operation.instead or 'ask for it without'}"
+            )
         self._approvals.check_room()
         subject = operation.subject_of(parsed)
         number = await self._audit.record(

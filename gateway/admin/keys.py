@@ -98,7 +98,13 @@ class KeyOperations(Operations):
                     ExportArguments, self.export, Role.KEYS, subject="owner", told=_without_value
                 ),
                 "destroy": self._change(DestroyArguments, self.destroy),
-                "rewrap": Operation(RewrapArguments, self.rewrap, Role.KEYS),
+                "rewrap": Operation(
+                    RewrapArguments,
+                    self.rewrap,
+                    Role.KEYS,
+                    instead="put each component into a file that only the gateway's user reads,"
+                    " name them as component_files in [keys.kek_next], and ask without components",
+                ),
             }
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 
 from gateway.admin.access import Role
 from gateway.admin.api import (
@@ -35,7 +35,8 @@ class Operation:
     `run` is called with the arguments and where to tell progress; where it `keeps_who`, also with
     the name of who asks, as `who`. The rest says what the audit log is told of it: the argument
     that names its subject, how things were before, what of the result, and which arguments are too
-    long to be repeated.
+    long to be repeated. Secrets among the arguments are kept nowhere, so that with them it cannot
+    wait for another operator: `instead` says what to do then.
     """
 
     arguments: type[Arguments]
@@ -46,6 +47,7 @@ class Operation:
     told: Callable[[Any], object] = _all
     long: frozenset[str] = frozenset()
     keeps_who: bool = False
+    instead: str = ""
 
     @property
     def changes(self) -> bool:
@@ -113,6 +115,17 @@ class Operations:
         if operation.keeps_who:
             return cast("Json", await operation.run(arguments, progress, who=who))
         return cast("Json", await operation.run(arguments, progress))
+
+
+def holds_secret(value: object) -> bool:
+    """Whether something typed that must be kept nowhere is in arguments, or in a part of them."""
+    if isinstance(value, SecretStr | SecretBytes):
+        return bool(value.get_secret_value())
+    if isinstance(value, BaseModel):
+        return any(holds_secret(one) for _, one in value)
+    if isinstance(value, Mapping):
+        return any(map(holds_secret, value.values()))
+    return isinstance(value, list | tuple) and any(map(holds_secret, value))
 
 
 def parse(kind: type[ArgumentsT], arguments: Mapping[str, Any]) -> ArgumentsT:

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 import trio
 
+from gateway.admin.access import Peer
+from gateway.admin.api import BadArguments
+from gateway.admin.guard import ApprovalWanted
 from gateway.admin.key_rewrap import rewrap
 from gateway.errors import OperatorError, StoreError
 from gateway.keys.kek_sources import PassphraseSource
@@ -16,7 +19,10 @@ from gateway.keys.key_encryption import kek_check_value
 from gateway.keys.own_keys import OwnKeys
 from gateway.keys.records import KeyAlgorithm, StoredKey
 from gateway.settings.schema_keys import Kek
+from gateway.settings.schema_operators import Approvals, Operator
 from gateway.telemetry.events import Event
+from tests.support.admin_thread import a_status
+from tests.support.desk import an_api
 from tests.support.fake_store import FakeStore
 from tests.support.key_rooms import Room, a_room, source
 from tests.support.stores import opened
@@ -81,6 +87,36 @@ async def test_there_has_to_be_a_next_one(tmp_path: Path) -> None:
     room = await filled(tmp_path)
     with pytest.raises(OperatorError, match=r"there is no \[keys\.kek_next\]"):
         await rewrap(room.room, None)
+
+
+async def test_components_that_are_typed_cannot_wait_for_another_operator(tmp_path: Path) -> None:
+    room = await filled(tmp_path)
+    room.settings = room.settings.model_copy(update={"kek_next": Kek(source="components")})
+    room.room._settings = lambda: room.settings
+    part = os.urandom(32)
+    entered = [{"component": part.hex(), "check_value": kek_check_value(part)}] * 2
+    operators = [
+        Operator(name="ann", users=["60001"], roles=["keys"]),
+        Operator(name="ben", users=["60002"], roles=["keys"]),
+    ]
+    folder = tmp_path / "audit"
+    async with an_api(
+        {"keys": room.operations},
+        folder,
+        emit=lambda event, /, **fields: None,
+        status=a_status,
+        operators=operators,
+        approvals=Approvals(actions=["keys.rewrap"]),
+    ) as api:
+        ann = api.callers(Peer(uid=60_001, pid=1))
+        with pytest.raises(BadArguments, match="name them as component_files") as refused:
+            await api.desk.run(ann, "keys", "rewrap", {"components": entered})
+        assert part.hex() not in str(refused.value)
+        assert api.desk.waiting == 0
+        with pytest.raises(ApprovalWanted):
+            await api.desk.run(ann, "keys", "rewrap", {})
+        assert api.desk.waiting == 1
+    assert not any(part.hex().encode() in content for content in contents(folder))
 
 
 async def test_components_of_the_next_one_are_handed_in(
