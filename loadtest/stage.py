@@ -14,7 +14,7 @@ from loadtest.addresses import HostPort, loopback
 from loadtest.processes import Child, ChildFailed, Children, python, run_once
 from loadtest.terminal import TerminalName
 
-READY_S = 30.0
+READY_S = 60.0
 _POLL_S = 0.02
 
 

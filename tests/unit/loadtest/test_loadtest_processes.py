@@ -29,7 +29,7 @@ async def test_an_acquirer_killed_under_load_and_started_again_agrees_with_its_t
     tmp_path: Path,
 ) -> None:
     ledger = tmp_path / "terminals.db"
-    async with Children(grace_s=5) as children:
+    async with Children(grace_s=30) as children:
         stage = Stage(children, logs=tmp_path)
         seat = await stage.start_acquirer("a", folder=tmp_path, switches=["drop=0.1"])
         fleet = fleet_at(seat.address, ledger)
@@ -40,9 +40,12 @@ async def test_an_acquirer_killed_under_load_and_started_again_agrees_with_its_t
             seat.child.signal(signal.SIGKILL)
             await seat.child.process.wait()
             await stage.restart_acquirer(seat)
-            await trio.sleep(0.5)
+            before = fleet.outcomes["approved"]
+            with trio.fail_after(60):
+                while fleet.outcomes["approved"] < before + 50:  # noqa: ASYNC110 — counts, no events
+                    await trio.sleep(0.05)
 
-        assert await fleet.run_while(kill_and_restart, settle_s=10)
+        assert await fleet.run_while(kill_and_restart, settle_s=60)
         fleet.close()
         result = reconcile_files([ledger], {"a": seat.ledger})
         assert result.agrees, result.disagreements
@@ -52,7 +55,7 @@ async def test_an_acquirer_killed_under_load_and_started_again_agrees_with_its_t
 
 async def test_a_mute_acquirer_leaves_a_trace_until_it_speaks_again(tmp_path: Path) -> None:
     ledger = tmp_path / "terminals.db"
-    async with Children(grace_s=5) as children:
+    async with Children(grace_s=30) as children:
         stage = Stage(children, logs=tmp_path)
         seat = await stage.start_acquirer("a", folder=tmp_path)
         fleet = fleet_at(seat.address, ledger)
@@ -69,19 +72,19 @@ async def test_a_mute_acquirer_leaves_a_trace_until_it_speaks_again(tmp_path: Pa
         await ask(seat.control, {"mute": False})
         # Another life of the same terminals settles it.
         fleet = fleet_at(seat.address, ledger)
-        assert await fleet.run_while(partial(trio.sleep, 0.2), settle_s=10)
+        assert await fleet.run_while(partial(trio.sleep, 0.2), settle_s=60)
         fleet.close()
         result = reconcile_files([ledger], {"a": seat.ledger})
         assert result.agrees, result.disagreements
 
 
 async def test_an_acquirer_ends_with_a_summary(tmp_path: Path) -> None:
-    async with Children(grace_s=5) as children:
+    async with Children(grace_s=30) as children:
         stage = Stage(children, logs=tmp_path)
         seat = await stage.start_acquirer("a", folder=tmp_path)
         assert seat.child is not None
         seat.child.signal(signal.SIGTERM)
-        summary = json.loads(await seat.child.line(timeout_s=10))
+        summary = json.loads(await seat.child.line(timeout_s=60))
         assert summary["name"] == "a"
         assert await seat.child.process.wait() == 0
         assert not seat.control.exists()
@@ -89,7 +92,7 @@ async def test_an_acquirer_ends_with_a_summary(tmp_path: Path) -> None:
 
 async def test_children_are_gone_afterwards_even_if_cancelled(tmp_path: Path) -> None:
     with trio.CancelScope() as scope:
-        async with Children(grace_s=5) as children:
+        async with Children(grace_s=30) as children:
             seat = await Stage(children, logs=tmp_path).start_acquirer("a", folder=tmp_path)
             assert seat.child is not None
             pid = seat.child.pid
@@ -100,7 +103,7 @@ async def test_children_are_gone_afterwards_even_if_cancelled(tmp_path: Path) ->
 
 
 async def test_a_part_that_does_not_start_says_why(tmp_path: Path) -> None:
-    async with Children(grace_s=5) as children:
+    async with Children(grace_s=30) as children:
         stage = Stage(children, logs=tmp_path)
         with pytest.raises(ChildFailed, match="volume"):
             await stage.start_acquirer("a", folder=tmp_path, switches=["volume=11"])
