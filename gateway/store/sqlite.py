@@ -136,10 +136,13 @@ class SqliteStore(Reads):
 
     async def intend(self, transaction: Transaction) -> Transaction | None:
         """Make an intent durable; see `Store.intend`."""
-        row, changes_max = _written(rows.intent, transaction)
+        try:
+            row, changes_max = rows.intent(transaction)
+        except TypeError as error:
+            raise _unwritable(error) from None
         count = 1
         if transaction.original_id:
-            following, changes = _written(rows.follow_up, transaction)
+            following, changes = rows.follow_up(transaction)
             row, changes_max, count = row + following, changes_max + changes, 2
         ticket = Ticket(row, rows=count, changes_max=changes_max, intent=transaction)
         await self._wait_for(ticket)
@@ -147,26 +150,30 @@ class SqliteStore(Reads):
 
     async def commit(self, *operations: Operation) -> None:
         """Make operations durable, together and in the order given; see `Store.commit`."""
-        if len(operations) == 1:
-            values, changes_max = _written(rows.operation, operations[0])
-        else:
-            values, changes_max = (), 0
-            parts: list[Any] = []
-            for operation in operations:
-                row, changes = _written(rows.operation, operation)
-                parts += row
-                changes_max += changes
-            values = tuple(parts)
         if not operations:
             await trio.lowlevel.checkpoint()
             return
+        try:
+            values, changes_max = rows.operation(operations[0])
+            if len(operations) > 1:
+                parts = list(values)
+                for operation in operations[1:]:
+                    row, changes = rows.operation(operation)
+                    parts += row
+                    changes_max += changes
+                values = tuple(parts)
+        except TypeError as error:
+            raise _unwritable(error) from None
         await self._wait_for(
             Ticket(values, rows=len(operations), changes_max=changes_max, intent=None)
         )
 
     def post(self, operation: Operation) -> None:
         """Queue an operation that nobody waits for; see `Store.post`."""
-        values, changes_max = _written(rows.operation, operation)
+        try:
+            values, changes_max = rows.operation(operation)
+        except TypeError as error:
+            raise _unwritable(error) from None
         self._put(Ticket(values, rows=1, changes_max=changes_max, intent=None))
 
     def _put(self, ticket: Ticket) -> None:
@@ -250,14 +257,9 @@ class SqliteStore(Reads):
             os.close(self._lock)
 
 
-def _written(
-    write: Callable[[Any], tuple[rows.Row, int]], what: Transaction | Operation
-) -> tuple[rows.Row, int]:
-    """The row of a record; a text that is none (a lone surrogate) is the caller's to hear of."""
-    try:
-        return write(what)
-    except TypeError as error:
-        raise StoreError(f"cannot be stored: {error}") from None
+def _unwritable(error: TypeError) -> StoreError:
+    """For a text that is none (a lone surrogate): its caller is to hear of it."""
+    return StoreError(f"cannot be stored: {error}")
 
 
 @contextlib.contextmanager

@@ -226,9 +226,12 @@ class Reroute:
     upstream_stan: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settle:
-    """The outcome is known: what was answered, and whether the sealed request can be wiped."""
+    """The outcome is known: what was answered, and whether the sealed request can be wiped.
+
+    Not frozen: that makes one ten times as dear, and each payment makes one.
+    """
 
     transaction_id: int
     state: State

@@ -46,7 +46,10 @@ def pack_request(message: Message, told: Told | None = None, dialect: str = "") 
     mti, fields = message.mti, _kept_fields(message)
     if told is None:
         return orjson.dumps((mti, fields), option=orjson.OPT_NON_STR_KEYS)
-    told = {name: _told_safely(changes, fields) for name, changes in told.items()}
+    told = {
+        name: _told_safely(changes, fields) if _UNIONPAY_ORIGINAL in changes else changes
+        for name, changes in told.items()
+    }
     return orjson.dumps((mti, fields, told, dialect), option=orjson.OPT_NON_STR_KEYS)
 
 
@@ -57,15 +60,20 @@ def _told_safely(
     original = changes.get(_UNIONPAY_ORIGINAL)
     if original is None or _UNIONPAY_ORIGINAL in fields:
         return changes
-    if original.isdigit() and len(original) in _UNIONPAY_ORIGINAL_LENGTHS:
+    if _is_reference(original):
         return changes
     return {n: value for n, value in changes.items() if n != _UNIONPAY_ORIGINAL}
 
 
+def _is_reference(text: str) -> bool:
+    return text.isdigit() and len(text) in _UNIONPAY_ORIGINAL_LENGTHS
+
+
 def _kept_fields(message: Message) -> dict[int, str]:
-    fields = {n: v for n, v in message.fields.items() if n in _KEPT}
-    original = message.get(_UNIONPAY_ORIGINAL)
-    if original.isdigit() and len(original) in _UNIONPAY_ORIGINAL_LENGTHS and batch_of(message):
+    all_fields = message.fields
+    fields = {n: v for n, v in all_fields.items() if n in _KEPT}
+    original = all_fields.get(_UNIONPAY_ORIGINAL)
+    if original and _is_reference(original) and batch_of(message):
         fields[_UNIONPAY_ORIGINAL] = original
     chip = fields.get(EMV_DATA)
     if chip is not None:

@@ -14,7 +14,18 @@ from gateway.keys.security_module import SecurityModule
 from gateway.store.store import Operation, OweReversal, Settle, State, Store, Transaction
 from gateway.transactions import duplicates, images, replies
 from gateway.transactions.request import Request
-from gateway.wire.message import APPROVAL_CODE, CURRENCY, FOLLOWING_KINDS, Message, mask_pan
+from gateway.wire.message import (
+    APPROVAL_CODE,
+    CURRENCY,
+    FOLLOWING_KINDS,
+    MERCHANT_ID,
+    RESPONSE_CODE,
+    RRN,
+    STAN,
+    TERMINAL_ID,
+    Message,
+    mask_pan,
+)
 
 _RETRY_S = 0.5
 
@@ -46,6 +57,7 @@ class Records:
     def draft(self, request: Request, key: str, *, batch: int) -> Transaction:
         """The record of a request as far as it is known before a route is taken."""
         message = request.message
+        fields = message.fields
         security, pan = self._security, message.pan
         content = duplicates.content_of(message, follows=request.kind in FOLLOWING_KINDS).encode()
         return Transaction(
@@ -53,15 +65,15 @@ class Records:
             repeat_key=key,
             content=security.content_hash(content),
             created_ms=request.wall_ms,
-            terminal_id=message.terminal_id,
-            merchant_id=message.merchant_id,
+            terminal_id=fields.get(TERMINAL_ID, ""),
+            merchant_id=fields.get(MERCHANT_ID, ""),
             activation=request.device.activation,
             kind=request.kind,
             mti=message.mti,
-            stan=message.stan,
-            rrn=message.rrn,
+            stan=fields.get(STAN, ""),
+            rrn=fields.get(RRN, ""),
             amount_minor=message.amount_minor or 0,
-            currency=message.get(CURRENCY),
+            currency=fields.get(CURRENCY, ""),
             card_masked=mask_pan(pan),
             card_token=security.card_token(pan) if pan else "",
             upstream="",
@@ -115,15 +127,16 @@ class Records:
         self, transaction: Transaction, state: State, reply: Message, *, wipe_image: bool
     ) -> Settle:
         """The operation that makes an outcome durable: the answer as the terminal gets it."""
+        fields = reply.fields
         return Settle(
             transaction.transaction_id,
             state,
-            reply.response_code,
-            reply.get(APPROVAL_CODE),
+            fields.get(RESPONSE_CODE, ""),
+            fields.get(APPROVAL_CODE, ""),
             self.sealed_answer(transaction.transaction_id, reply),
             self._clock.wall_ms(),
             wipe_image,
-            reply.rrn,
+            fields.get(RRN, ""),
         )
 
     def sealed_answer(self, transaction_id: int, reply: Message) -> bytes:
