@@ -207,7 +207,10 @@ async def _serve(
     register_key_gauges(node, key_watch)
     reloader, watch = _reloading(node, whole, housekeeping)
     approvals = PendingApprovals(
-        node.audit.folder, settings=lambda: node.configuration.settings.approvals, clock=node.clock
+        node.audit.folder,
+        settings=lambda: node.configuration.settings.approvals,
+        clock=node.clock,
+        emit=emit,
     )
     await approvals.load()
     views, upstreams = await _steered(node)

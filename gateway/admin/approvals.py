@@ -4,63 +4,61 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import orjson
 import trio
 
+from gateway.admin.approval_records import Pending, pending_of, problems_of
 from gateway.clock import Clock
 from gateway.errors import NoSuchThing, OperatorError
 from gateway.settings.schema_operators import Approvals
+from gateway.telemetry.events import Emit, Event
 
 FILE = "approvals.json"
 _HOUR_MS = 3_600_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pending:
-    """An operation that one operator asked for and another has to approve."""
-
-    number: int  # of the audit record that tells it was asked for
-    group: str
-    operation: str
-    arguments: Mapping[str, Any]
-    subject: str
-    operator: str  # who asked
-    uid: int
-    asked_ms: int
-    ends_ms: int
-
-    @property
-    def action(self) -> str:
-        return f"{self.group}.{self.operation}"
+_BYTES_MAX = 64 * 1024 * 1024
 
 
 class PendingApprovals:
     """The operations that wait; a change is on disk before anybody hears of it."""
 
-    def __init__(self, folder: Path, *, settings: Callable[[], Approvals], clock: Clock) -> None:
+    def __init__(
+        self, folder: Path, *, settings: Callable[[], Approvals], clock: Clock, emit: Emit
+    ) -> None:
+        """`folder` is the audit log's, which proves each of them."""
         self._file = folder / FILE
         self._settings = settings
         self._clock = clock
+        self._emit = emit
         self._pending: dict[int, Pending] = {}
         self._changing = trio.Lock()
 
     async def load(self) -> None:
-        """Take up what waited when the gateway stopped; raises OperatorError."""
+        """Take up what waited when the gateway stopped, once the audit log is open.
+
+        What the audit log does not tell of, or tells otherwise, is an alarm and is left out:
+        somebody wrote it there meanwhile. Raises OperatorError where nothing can be read at all.
+        """
         try:
-            content = await trio.to_thread.run_sync(self._file.read_bytes)
-            rows = [Pending(**row) for row in orjson.loads(content)]
+            found, dropped = await trio.to_thread.run_sync(_read, self._file, self._clock.wall_ms())
         except FileNotFoundError:
             return
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError):
             raise OperatorError(
                 f"{self._file} cannot be read: mend it, or remove it and have what waited there"
                 " asked for again"
             ) from None
-        self._pending = {row.number: row for row in rows}
+        self._pending = found
+        for entry, reason in dropped:
+            self._emit(
+                Event.APPROVAL_DROPPED,
+                path=str(self._file),
+                entry=entry,
+                reason=f"{reason}; where it is wanted, have it asked for again",
+            )
 
     def wanted(self, action: str) -> bool:
         """Whether an action needs a second operator."""
@@ -90,10 +88,9 @@ class PendingApprovals:
             )
         return found
 
-    async def add(
+    def draft(
         self,
         *,
-        number: int,
         group: str,
         operation: str,
         arguments: Mapping[str, Any],
@@ -101,10 +98,10 @@ class PendingApprovals:
         operator: str,
         uid: int,
     ) -> Pending:
-        """Have an operation wait; raises OperatorError."""
+        """An operation that is to wait, before the audit record that gives it its number."""
         now_ms = self._clock.wall_ms()
-        pending = Pending(
-            number=number,
+        return Pending(
+            number=0,
             group=group,
             operation=operation,
             arguments=dict(arguments),
@@ -114,10 +111,12 @@ class PendingApprovals:
             asked_ms=now_ms,
             ends_ms=now_ms + round(self._settings().expires_h * _HOUR_MS),
         )
+
+    async def add(self, pending: Pending) -> None:
+        """Have an operation wait; raises OperatorError."""
         async with self._changing:
             self.check_room()
-            await self._keep({**self._current(), number: pending})
-        return pending
+            await self._keep({**self._current(), pending.number: pending})
 
     async def take(self, number: int) -> Pending:
         """Take one out, to be done or rejected: nobody can take it twice. Raises NoSuchThing."""
@@ -137,6 +136,36 @@ class PendingApprovals:
         except OSError as error:
             raise OperatorError(f"{self._file} cannot be written: {error.strerror}") from None
         self._pending = pending
+
+
+def _read(file: Path, now_ms: int) -> tuple[dict[int, Pending], list[tuple[int, str]]]:
+    """What waits, by number, and which entries (from 1) of the file are left out and why.
+
+    What is over is neither. Raises OSError, and ValueError where it is no list of JSON.
+    """
+    with file.open("rb") as opened:
+        content = opened.read(_BYTES_MAX + 1)
+    if len(content) > _BYTES_MAX or not content.startswith(b"["):
+        raise ValueError("no list, or too long a one")
+    rows = orjson.loads(content)
+    found: dict[int, Pending] = {}
+    places: dict[int, int] = {}
+    dropped: list[tuple[int, str]] = []
+    for place, row in enumerate(rows, start=1):
+        try:
+            pending = pending_of(orjson.dumps(row))
+        except ValueError as error:
+            dropped.append((place, str(error)))
+            continue
+        if pending.number in places:
+            dropped.append((place, f"has the number of entry {places[pending.number]}"))
+        elif pending.ends_ms > now_ms:
+            found[pending.number] = pending
+            places[pending.number] = place
+    for number, reason in problems_of(found, file.parent).items():
+        del found[number]
+        dropped.append((places[number], reason))
+    return found, sorted(dropped)
 
 
 def _replace(file: Path, content: bytes) -> None:

@@ -7,7 +7,8 @@ from typing import Any, TypedDict
 
 from gateway.admin.access import Caller, Role
 from gateway.admin.api import Arguments, BadArguments, Progress
-from gateway.admin.approvals import Pending, PendingApprovals
+from gateway.admin.approval_records import Pending
+from gateway.admin.approvals import PendingApprovals
 from gateway.admin.guard import REJECTED, Guard, NotAllowed
 from gateway.admin.operations import Json, Operations, parse
 from gateway.clock import iso_time

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import trio
 
 from gateway.admin.access import Caller, Role
 from gateway.admin.api import Arguments, BadArguments, Progress
-from gateway.admin.approvals import Pending, PendingApprovals
+from gateway.admin.approval_records import WAITS, Pending
+from gateway.admin.approvals import PendingApprovals
 from gateway.admin.operations import Json, Operation, Operations, holds_secret
 from gateway.clock import Clock
 from gateway.errors import GatewayError, OperatorError
@@ -19,7 +21,7 @@ from gateway.telemetry.audit import BEGUN, DONE, FAILED, REFUSED, AuditLog
 from gateway.telemetry.audit_files import AuditFailed
 from gateway.telemetry.events import Emit, Event
 
-WAITS, REJECTED = "waits", "rejected"
+REJECTED = "rejected"
 _REFUSALS_PER_MINUTE = 30  # of one user, written down; the rest is counted
 _USERS_MAX = 1_000
 _MINUTE_S = 60.0
@@ -133,23 +135,23 @@ class Guard:
                 f" nowhere meanwhile: {operation.instead or 'ask for it without'}"
             )
         self._approvals.check_room()
-        subject = operation.subject_of(parsed)
-        number = await self._audit.record(
-            f"{group}.{name}",
-            who=caller.who,
-            subject=subject,
-            new=operation.shown(parsed),
-            outcome=f"{WAITS}: for another operator",
-        )
-        await self._approvals.add(
-            number=number,
+        draft = self._approvals.draft(
             group=group,
             operation=name,
             arguments=parsed.model_dump(mode="json"),
-            subject=subject,
+            subject=operation.subject_of(parsed),
             operator=caller.name,
             uid=-1 if caller.who.uid is None else caller.who.uid,
         )
+        number = await self._audit.record(
+            draft.action,
+            who=caller.who,
+            subject=draft.subject,
+            # The hash proves what waits on disk, whatever of it is not shown.
+            new={**operation.shown(parsed), "sha256": draft.sha256},
+            outcome=f"{WAITS}: for another operator",
+        )
+        await self._approvals.add(replace(draft, number=number))
         self._emit(
             Event.APPROVAL_WANTED, operation=f"{group}.{name}", operator=caller.name, number=number
         )

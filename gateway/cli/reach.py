@@ -18,6 +18,7 @@ from gateway.admin.operations import Operations
 from gateway.admin.terminals import TerminalOperations
 from gateway.admin.transactions import ReversalOperations, TransactionOperations
 from gateway.cli.ask import client_of
+from gateway.cli.output import say
 from gateway.clock import SystemClock
 from gateway.policy.response_codes import APPROVED
 from gateway.settings import loader
@@ -253,7 +254,10 @@ async def _guarded(
     daemon, which takes up later what waits."""
     clock = SystemClock()
     approvals = PendingApprovals(
-        audit.folder, settings=lambda: configuration.settings.approvals, clock=clock
+        audit.folder,
+        settings=lambda: configuration.settings.approvals,
+        clock=clock,
+        emit=_said,
     )
     await approvals.load()
     guard = Guard(audit=audit, approvals=approvals, clock=clock, emit=_unheard)
@@ -283,6 +287,11 @@ async def _store_of(config: Path) -> AsyncIterator[tuple[Store, Configuration]]:
         yield store, configuration
     finally:
         await store.aclose()
+
+
+def _said(event: Event, /, **fields: object) -> None:
+    """No log hears of it: whoever runs the command does."""
+    say(f"{fields['path']}: entry {fields['entry']} {fields['reason']}", "yellow")
 
 
 def _unheard(event: Event, /, **fields: object) -> None:

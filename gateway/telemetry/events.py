@@ -101,6 +101,7 @@ class Event(StrEnum):
     ALARM_COMMAND_FAILED = "alarm_command_failed"
     OPERATOR_REFUSED = "operator_refused"
     APPROVAL_WANTED = "approval_wanted"
+    APPROVAL_DROPPED = "approval_dropped"  # it waited on disk, and is not what was asked for
     AUDIT_HEAD = "audit_head"
     AUDIT_FAILED = "audit_failed"
     AUDIT_RECOVERED = "audit_recovered"
@@ -171,6 +172,7 @@ _OTHER_LEVELS = {
         Event.AUDIT_DAMAGED,
         Event.CONFIG_REFUSED,
         Event.INCIDENT_REPORT_FAILED,
+        Event.APPROVAL_DROPPED,
     ),
 }
 
@@ -204,6 +206,7 @@ ALARMS = frozenset(
         Event.AUDIT_DAMAGED,
         Event.CONFIG_REFUSED,
         Event.CONFIG_WAITS,
+        Event.APPROVAL_DROPPED,
     )
 )
 

@@ -43,7 +43,7 @@ async def an_api(
     )
     wanted = approvals or Approvals()
     async with opened(log) as audit:
-        pending = PendingApprovals(folder, settings=lambda: wanted, clock=clock)
+        pending = PendingApprovals(folder, settings=lambda: wanted, clock=clock, emit=emit)
         await pending.load()
         guard = Guard(audit=audit, approvals=pending, clock=clock, emit=emit)
         yield AdminApi(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ import trio
 
 from gateway.admin.access import Caller, Peer, Role, caller_of, user_name
 from gateway.admin.api import AdminApi, BadArguments
+from gateway.admin.approval_records import pending_of, problems_of
 from gateway.admin.guard import ApprovalWanted, NotAllowed
 from gateway.admin.terminals import TerminalOperations
 from gateway.clock import SystemClock, VirtualClock
 from gateway.errors import NoSuchThing, OperatorError
 from gateway.settings.schema_operators import Approvals, Operator
 from gateway.telemetry.audit_chain import Record
-from gateway.telemetry.audit_files import AuditFailed
+from gateway.telemetry.audit_files import AuditFailed, chain_files
 from gateway.telemetry.audit_reader import records, verify
 from gateway.telemetry.events import Event
 from gateway.terminals.registry import Registry
@@ -34,6 +36,7 @@ OPERATORS = [
     Operator(name="vera", users=["60003"], roles=["viewer"]),
     Operator(name="root-on-call", users=["60004"], roles=["admin"]),
 ]
+THREE = Approvals(actions=["terminals.resume"], pending_max=3)
 TWO = Approvals(actions=["terminals.resume"], expires_h=1.0, pending_max=2)
 
 
@@ -272,6 +275,87 @@ class TestTwoPersons:
                 "rejected: taken back",
             ]
             assert (await desk.run(BEN, "approvals.list"))["pending"] == []
+
+    @pytest.mark.parametrize(
+        ("edit", "problem"),
+        [
+            (lambda row: row | {"operator": "ben"}, "is not what record 7 of the audit log tells"),
+            (lambda row: row | {"uid": 60_009}, "is not what record 7"),
+            (lambda row: row | {"ends_ms": row["ends_ms"] + 1}, "is not what record 7"),
+            (lambda row: row | {"arguments": row["arguments"] | {"reason": "x"}}, "is not what"),
+            (lambda row: row | {"subject": "T2"}, "is not what record 7"),
+            (lambda row: row | {"operation": "lost"}, "is not what record 7"),
+            (lambda row: row | {"number": 3}, "is not what record 3"),
+            (lambda row: row | {"number": 99}, "no record of the audit log tells of it"),
+            (lambda row: row | {"number": -1}, "no record of the audit log tells of it"),
+            (lambda row: row | {"operation": "enrol"}, "of an action that no operator approves"),
+            (lambda row: row | {"uid": "0"}, "is no entry: uid: Input should be a valid integer"),
+            (lambda row: {"number": 7}, "is no entry: group: "),
+            (lambda row: 7, "is no entry: it: "),
+        ],
+    )
+    async def test_what_was_edited_while_the_gateway_was_down_is_left_out(
+        self, tmp_path: Path, edit: Callable[[dict[str, Any]], Any], problem: str
+    ) -> None:
+        store = FakeStore()
+        book = tmp_path / "approvals.json"
+        async with office(tmp_path, store, approvals=THREE) as desk:
+            await a_suspended_device(desk)
+            for reason in ("found", "again"):
+                with pytest.raises(ApprovalWanted):
+                    await desk.run(ANNA, "terminals.resume", terminal_id="T1", reason=reason)
+        first, second = json.loads(book.read_text())
+        book.write_text(json.dumps([edit(first), second]))
+        async with office(tmp_path, store, approvals=THREE) as desk:
+            (waits,) = (await desk.run(BEN, "approvals.list"))["pending"]
+            assert waits["number"] == 8
+            (dropped,) = [told for told in desk.events if told[0] is Event.APPROVAL_DROPPED]
+            assert dropped[1]["path"] == str(book)
+            assert dropped[1]["entry"] == 1
+            assert problem in str(dropped[1]["reason"])
+            with pytest.raises(NoSuchThing):
+                await desk.run(BEN, "approvals.approve", number=7)
+            done = await desk.run(BEN, "approvals.approve", number=8)
+            assert done["result"]["state"] == "active"
+
+    async def test_what_was_decided_does_not_wait_again_nor_twice(self, tmp_path: Path) -> None:
+        store = FakeStore()
+        book = tmp_path / "approvals.json"
+        async with office(tmp_path, store, approvals=THREE) as desk:
+            await a_suspended_device(desk)
+            for _ in range(3):
+                with pytest.raises(ApprovalWanted):
+                    await desk.run(ANNA, "terminals.resume", terminal_id="T1")
+            rows = json.loads(book.read_text())
+            await desk.run(BEN, "approvals.reject", number=7, reason="no")
+            await desk.run(BEN, "approvals.approve", number=8)
+        book.write_text(json.dumps([*rows, rows[2]]))
+        async with office(tmp_path, store, approvals=THREE) as desk:
+            (waits,) = (await desk.run(BEN, "approvals.list"))["pending"]
+            assert waits["number"] == 9
+            dropped = [told for event, told in desk.events if event is Event.APPROVAL_DROPPED]
+            assert [one["entry"] for one in dropped] == [1, 2, 4]
+            reasons = [str(one["reason"]) for one in dropped]
+            assert reasons[0].startswith("was decided already: record 10 ")
+            assert reasons[1].startswith("was decided already: record 11 ")
+            assert reasons[2].startswith("has the number of entry 3")
+
+    async def test_a_log_that_was_changed_behind_it_proves_nothing(self, tmp_path: Path) -> None:
+        async with office(tmp_path, approvals=THREE) as desk:
+            await a_suspended_device(desk)
+            with pytest.raises(ApprovalWanted):
+                await desk.run(ANNA, "terminals.resume", terminal_id="T1")
+            (row,) = json.loads((tmp_path / "approvals.json").read_text())
+            await desk.run(BEN, "approvals.reject", number=7, reason="no")
+            await desk.run(ANNA, "terminals.enrol", terminal_id="T2", merchant_id="M1")
+        waits = {7: pending_of(json.dumps(row).encode())}
+        assert problems_of(waits, tmp_path)[7].startswith("was decided already: record 8 ")
+        (log,) = chain_files(tmp_path)
+        lines = log.read_bytes().splitlines(keepends=True)
+        log.write_bytes(b"".join(lines[:7] + lines[8:]))  # less the rejection
+        assert problems_of(waits, tmp_path) == {7: "the audit log was changed before record 9"}
+        log.write_bytes(b"".join(lines[:6] + lines[7:]))
+        assert problems_of(waits, tmp_path) == {7: "no record of the audit log tells of it"}
 
     async def test_a_book_that_cannot_be_read_stops_the_start(self, tmp_path: Path) -> None:
         (tmp_path / "approvals.json").write_text("[{")
