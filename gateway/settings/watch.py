@@ -11,7 +11,7 @@ import watchfiles
 
 from gateway.settings.sources import Digests
 
-_STEP_MS = 20  # quiet for so long: an edit is over
+_STEP_MS = 100  # quiet for so long: an edit is over. Each look takes the interpreter lock twice
 _GROUPED_MS = 200  # or this has passed since its start
 _THOROUGH_S = 60.0
 
