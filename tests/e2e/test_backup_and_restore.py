@@ -16,12 +16,7 @@ import pytest
 
 from gateway.wire.message import Message
 from tests.support.canaries import search, search_files
-from tests.support.node import RunningNode, purchase, running_node, wait_for
-
-PATIENT = (
-    "health = { suspect_min_s = 60.0, suspect_unknown_s = 60.0, suspect_max_s = 60.0,"
-    " timeouts_max = 1000 }"
-)
+from tests.support.node import PATIENT, RunningNode, purchase, running_node, wait_for
 
 
 @pytest.fixture

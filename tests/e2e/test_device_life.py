@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.device_node import DeviceNode, device_node, settlement, void_of
-from tests.support.node import purchase, wait_for
+from tests.support.node import PATIENT, purchase, wait_for
 
 CUT_WITHIN_S = 1.0  # from the command to the closed connection
 A, B, C, D = "S0000001", "S0000002", "S0000003", "S0000004"
@@ -19,7 +19,8 @@ A, B, C, D = "S0000001", "S0000002", "S0000003", "S0000004"
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeviceNode]:
-    with device_node(tmp_path_factory.mktemp("node"), answer_s=6.0) as node:
+    folder = tmp_path_factory.mktemp("node")
+    with device_node(folder, answer_s=30.0, upstream_more=PATIENT) as node:
         # Voids that name their originals otherwise than they came are not found there.
         node.switch("checks_originals=1")
         yield node

@@ -19,7 +19,7 @@ from loadtest.terminal_keys import KeyedWire, TerminalKeys
 from loadtest.zone_crypto import check_value, encrypted
 from tests.support import canaries
 from tests.support.device_node import MERCHANT, DeviceNode
-from tests.support.node import Peer, wait_for
+from tests.support.node import PATIENT, Peer, wait_for
 from tests.support.ports import own_ports
 
 OLD, NEW = "S0000001", "S0000002"
@@ -58,11 +58,12 @@ purposes = ["pin", "mac", "data"]
 rotate_after_count = {rotate_after}
 overlap_s = 60.0
 """
-UPSTREAM_KEYS = """
+UPSTREAM_KEYS = f"""{PATIENT}
+
 [upstreams.keys]
 mac = "x9.19"
 pin = "translate"
-exchange = { purposes = ["zone-pin", "zone-mac"], field = 48, overlap_s = 60.0 }
+exchange = {{ purposes = ["zone-pin", "zone-mac"], field = 48, overlap_s = 60.0 }}
 """
 
 
@@ -70,7 +71,7 @@ class StoryNode(DeviceNode):
     """A node whose devices have certificates and keys, and whose acquirer has keys too."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, answer_s=4.0)
+        super().__init__(folder, answer_s=30.0)
         self.shops_port = self.tls
         (self.cups,) = own_ports(1)
         self.masters: dict[str, bytes] = {}

@@ -33,6 +33,11 @@ SPEC = FramingSpec()
 TPDU_SPEC = FramingSpec(tpdu=True)
 READY_S = 90.0  # patience: nothing waits so long but on a machine that does much else
 LINKS = 2
+# An acquirer that says nothing for a while is waited for, and never suspected.
+PATIENT = (
+    "health = { suspect_min_s = 60.0, suspect_unknown_s = 60.0, suspect_max_s = 60.0,"
+    " timeouts_max = 1000 }"
+)
 
 _CONFIGURATION = """
 [node]
