@@ -114,13 +114,16 @@ def verify(
         Path | None,
         typer.Option("--scratch", help="A folder with room for all of it; default: the system's."),
     ] = None,
+    sha256: Annotated[
+        str, typer.Option("--sha256", metavar="HEX", help="Of the whole file, as it was kept.")
+    ] = "",
     json: Json = False,
 ) -> None:
     """Prove that a backup is whole: each checksum, the store's pages, the audit log's chain.
 
     Exit status: 0 it is, 1 it is not.
     """
-    with unpacked(file, scratch) as (looked, _):
+    with unpacked(file, scratch, sha256=sha256) as (looked, _):
         pass
     manifest = looked.manifest
     if json:

@@ -66,6 +66,9 @@ def put(
         bool, typer.Option("--dry-run", help="Prove and tell; write nothing.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    sha256: Annotated[
+        str, typer.Option("--sha256", metavar="HEX", help="Of the whole file, as it was kept.")
+    ] = "",
     json: Json = False,
     config: Annotated[
         Path,
@@ -81,7 +84,7 @@ def put(
     if not dry_run:
         _confirm(file, to, yes=yes)
     beside = None if dry_run else (to or _store(config).parent)
-    with restoring.unpacked(file, beside) as (looked, staging):
+    with restoring.unpacked(file, beside, sha256=sha256) as (looked, staging):
         place, settings = _place(looked, staging, to, config)
         restoring.check_place(looked, place, staging)
         answer = _answer(looked, place)

@@ -14,12 +14,14 @@ import tarfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.errors import OperatorError
+from gateway.store.bundle_stream import BOUNDS, Bounds, members
 from gateway.store.snapshot import Pace, Progress, StoreFacts
 
 FORMAT = 1
@@ -199,27 +201,33 @@ class _Paced:
         return data
 
 
-def read(file: Path, *, into: Path | None = None) -> Manifest:
+def read(file: Path, *, into: Path | None = None, bounds: Bounds = BOUNDS) -> Manifest:
     """Go through a whole bundle: every file in it is what its manifest says, or it is refused.
 
     With `into` the files are written into that folder, each under its name, synced. Raises
-    OperatorError where the bundle is not whole, was changed, or is of a format not known here.
+    OperatorError where the bundle is not whole, was changed, holds more than `bounds` allow, or
+    is of a format not known here.
     """
-    found: list[Member] = []
+    found: dict[str, Member] = {}
     content = b""
     try:
-        with tarfile.open(file, mode="r|gz") as tar:
-            for entry in tar:
-                source = tar.extractfile(entry) if entry.isreg() else None
-                if source is None or content:
-                    raise OperatorError(f"{file}: {entry.name!r} does not belong in a backup")
-                if entry.name == MANIFEST:
-                    content = source.read(_MANIFEST_BYTES_MAX)
-                elif is_name(entry.name):
-                    found.append(_taken(source, entry.name, into))
+        with file.open("rb") as opened:
+            for entry, source in members(file, opened, into=into, bounds=bounds):
+                name = entry.name
+                if name in found:
+                    raise OperatorError(f"{file}: holds {name!r} twice")
+                if content or not (name == MANIFEST or is_name(name)):
+                    raise OperatorError(f"{file}: {name!r} does not belong in a backup")
+                if name != MANIFEST:
+                    found[name] = _taken(source, name, into)
+                elif entry.size > _MANIFEST_BYTES_MAX:
+                    raise OperatorError(
+                        f"{file}: {MANIFEST} has {entry.size} bytes, and {_MANIFEST_BYTES_MAX} at"
+                        " most"
+                    )
                 else:
-                    raise OperatorError(f"{file}: {entry.name!r} does not belong in a backup")
-    except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError) as error:
+                    content = b"".join(iter(partial(source.read, _CHUNK_BYTES), b""))
+    except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, RecursionError) as error:
         raise OperatorError(f"{file}: is no whole backup: {error}") from None
     except OSError as error:
         raise OperatorError(f"{file}: cannot be read: {error.strerror or error}") from None
@@ -278,18 +286,30 @@ def _check_paths(file: Path, paths: Mapping[str, str]) -> None:
         raise OperatorError(f"{file}: {MANIFEST} cannot be read: paths.config is no file's name")
 
 
-def _compare(file: Path, manifest: Manifest, found: list[Member]) -> None:
-    there = {one.name: one for one in found}
-    if len(there) != len(found):
-        raise OperatorError(f"{file}: holds a file twice")
+def check_sha256(file: Path, expected: str) -> None:
+    """Raises OperatorError where a file's SHA-256, in hex, is another than was kept of it."""
+    try:
+        with file.open("rb") as opened:
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise OperatorError(f"{file}: cannot be read: {error.strerror}") from None
+    if found != expected.strip().lower():
+        raise OperatorError(
+            f"{file}: is not the file that was kept account of: its SHA-256 is {found}; find the"
+            " right one, or look into who changed it"
+        )
+
+
+def _compare(file: Path, manifest: Manifest, there: dict[str, Member]) -> None:
     for wanted in manifest.files:
         member = there.pop(wanted.name, None)
         if member is None:
             raise OperatorError(f"{file}: {wanted.name} is missing")
         if member != wanted:
             raise OperatorError(
-                f"{file}: {wanted.name} is not what was backed up: SHA-256 {member.sha256}, "
-                f"and the manifest says {wanted.sha256}; take another backup"
+                f"{file}: {wanted.name} is not what was backed up: {member.bytes} bytes with"
+                f" SHA-256 {member.sha256}, and the manifest says {wanted.bytes} bytes with"
+                f" {wanted.sha256}; take another backup"
             )
     if there:
         raise OperatorError(f"{file}: {next(iter(there))} is not in its manifest")

@@ -90,12 +90,17 @@ def in_folder(manifest: Manifest, folder: Path) -> Place:
 
 
 @contextmanager
-def unpacked(file: Path, beside: Path | None = None) -> Iterator[tuple[Looked, Path]]:
+def unpacked(
+    file: Path, beside: Path | None = None, *, sha256: str = ""
+) -> Iterator[tuple[Looked, Path]]:
     """Yields what is in a backup and the folder where its files lie, which is deleted after.
 
     Everything is held against its checksum, the audit log against its own chain, the store against
-    SQLite's check. Blocks. Raises OperatorError where any of it is not as it was backed up.
+    SQLite's check; with `sha256`, which was kept elsewhere, the whole file first. Blocks. Raises
+    OperatorError where any of it is not as it was backed up, or beyond what a backup may hold.
     """
+    if sha256:
+        bundle.check_sha256(file, sha256)
     if beside is not None:
         beside.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:

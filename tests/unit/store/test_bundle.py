@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from gateway.errors import OperatorError
 from gateway.store import bundle
 from gateway.store.bundle import BundleWriter, Manifest
+from gateway.store.bundle_stream import Bounds
 from gateway.store.snapshot import Pace, StoreFacts
 
 PACE = Pace(step_pages=1, pause_s=0.0)
@@ -161,6 +164,108 @@ def test_the_manifest_must_fit(
             tar.addfile(entry, io.BytesIO(data))
     with pytest.raises(OperatorError, match=words):
         bundle.read(file)
+
+
+def harmful(file: Path, *entries: tuple[tarfile.TarInfo, bytes]) -> None:
+    """A bundle of members whose headers may say anything, whatever is behind them."""
+    with gzip.open(file, "wb") as zipped:
+        for entry, content in entries:
+            zipped.write(entry.tobuf(tarfile.GNU_FORMAT))
+            zipped.write(content + bytes(-len(content) % 512))
+        zipped.write(bytes(1_024))
+
+
+def sized(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.type = size, kind
+    return entry
+
+
+SMALL = Bounds(files_max=3, bytes_max=5_000, of_a_file={"keys": 1_000})
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([(sized("keys/k", 1_001), b"")], "'keys/k' has 1001 bytes, and a file of keys/ has 1000"),
+        (
+            [(sized("store/s", 1 << 40), b"")],
+            "with 'store/s' it takes 1099511627776 bytes, and may",
+        ),
+        (
+            [(sized("store/s", 4_000), bytes(4_000)), (sized("audit/a", 1_001), b"")],
+            "with 'audit/a' it takes 5001 bytes, and may take 5000",
+        ),
+        (
+            [(sized(f"store/{number}", 0), b"") for number in range(4)],
+            "'store/3' is file 4 in it, and a backup holds 3 at most",
+        ),
+        ([(sized("store/s", 9), b"123456789")] * 2, "holds 'store/s' twice"),
+        ([(sized("manifest.json", 1 << 27), b"")], "takes 134217728 bytes"),
+        ([(sized("store/s", 3_000), b"short")], "is no whole backup"),
+    ],
+)
+def test_it_holds_no_more_than_a_backup_may(
+    tmp_path: Path, entries: list[tuple[tarfile.TarInfo, bytes]], words: str
+) -> None:
+    harmful(tmp_path / "b", *entries)
+    with pytest.raises(OperatorError) as refused:
+        bundle.read(tmp_path / "b", into=tmp_path / "out", bounds=SMALL)
+    assert words in str(refused.value)
+    written = sum(file.stat().st_size for file in tmp_path.rglob("out/*/*"))
+    assert written <= 5_000
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_takes_no_memory(tmp_path: Path, kind: bytes) -> None:
+    harmful(tmp_path / "b", (sized("x", 1 << 27, kind), bytes(1 << 27)))
+    assert (tmp_path / "b").stat().st_size < 1 << 18
+    tracemalloc.start()
+    try:
+        with pytest.raises(OperatorError, match="is no whole backup: a header of 134217728 bytes"):
+            bundle.read(tmp_path / "b")
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1 << 22
+
+
+def test_headers_about_headers_come_to_an_end(tmp_path: Path) -> None:
+    harmful(tmp_path / "b", *[(sized("x", 10, tarfile.XHDTYPE), b"10 path=y\n")] * 2_000)
+    with pytest.raises(OperatorError, match="is no whole backup"):
+        bundle.read(tmp_path / "b")
+
+
+def test_what_is_not_free_is_not_begun(tmp_path: Path) -> None:
+    harmful(tmp_path / "b", (sized("store/s", 1 << 60), b""))
+    with pytest.raises(OperatorError, match="which is what is free at"):
+        bundle.read(tmp_path / "b", into=tmp_path / "deep" / "out")
+    assert not (tmp_path / "deep").exists()
+
+
+def test_a_store_of_more_than_eight_gibibytes_has_a_header_of_its_own(tmp_path: Path) -> None:
+    entry = tarfile.TarInfo("store/s")
+    entry.size = 1 << 34
+    with gzip.open(tmp_path / "b", "wb") as zipped:
+        zipped.write(entry.tobuf(tarfile.PAX_FORMAT))
+    with pytest.raises(OperatorError, match="with 'store/s' it takes 17179869184 bytes"):
+        bundle.read(tmp_path / "b", bounds=SMALL)
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 1 << 20, (1 << 20) + 512, 3_000_001])
+def test_members_of_any_size_come_back(tmp_path: Path, size: int) -> None:
+    content = random.Random(size).randbytes(size)
+    written(tmp_path / "b", store=content, keys=b"k" * 512, audit=content[:700])
+    bundle.read(tmp_path / "b", into=tmp_path / "out")
+    assert (tmp_path / "out/store/file").read_bytes() == content
+    assert (tmp_path / "out/audit/file").read_bytes() == content[:700]
+
+
+def test_the_whole_file_is_held_against_what_was_kept_of_it(tmp_path: Path) -> None:
+    told = written(tmp_path / "b")
+    bundle.check_sha256(tmp_path / "b", f" {told.upper()}\n")
+    with pytest.raises(OperatorError, match=f"its SHA-256 is {told}"):
+        bundle.check_sha256(tmp_path / "b", "0" * 64)
 
 
 def test_a_file_that_shrinks_while_it_is_read_spoils_it(tmp_path: Path) -> None:
