@@ -14,14 +14,15 @@ import pytest
 
 from gateway.wire.message import Message
 from tests.support import canaries
-from tests.support.node import ROOT, RunningNode, purchase, running_node, wait_for
+from tests.support.node import PATIENT, ROOT, RunningNode, purchase, running_node, wait_for
 
 CUT_WITHIN_S = 5.0  # a bound for slow machines: `python -m loadtest cutoff` measures
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
-    with running_node(tmp_path_factory.mktemp("node")) as node:
+    folder = tmp_path_factory.mktemp("node")
+    with running_node(folder, answer_s=30.0, upstream_more=PATIENT) as node:
         (node.folder / "blocklists").mkdir()
         yield node
 

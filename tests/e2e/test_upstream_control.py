@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from tests.support.node import RunningNode, purchase, running_node, wait_for
+from tests.support.node import PATIENT, RunningNode, purchase, running_node, wait_for
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[RunningNode]:
-    with running_node(tmp_path / "node") as running:
+    with running_node(tmp_path / "node", answer_s=30.0, upstream_more=PATIENT) as running:
         yield running
 
 
