@@ -19,21 +19,23 @@ from gateway.terminals.identity import in_networks
 from gateway.wire.revocation import PeerCertificate
 from gateway.wire.stream import TcpStream, listening_socket, tune
 from gateway.wire.tls import Refusal
+from gateway.wire.turns import Turns
 
 # The machine is out of something; accepting at once again would only spin.
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _PAUSE_S = 0.25
-_ACCEPTS_PER_TURN = 32
+_ACCEPTS_PER_TURN = 4
 _WATCH_S = 0.1  # a deadline of a connection may be late by twice that
 _ENDS_LOOK_S = 1.0  # how often is looked whose certificate ends next
 
 
 class ConnectionCount:
-    """The connections of the whole node; the listeners share it."""
+    """The connections of the whole node, and whose turn it is of them; the listeners share it."""
 
     def __init__(self, *, count_max: int) -> None:
         self.count_max = count_max
         self.open = 0
+        self.turns = Turns()
 
 
 class Listener:
@@ -96,6 +98,8 @@ class Listener:
         with contextlib.suppress(trio.ClosedResourceError):  # closed by `drain`
             while not service.draining:
                 await trio.lowlevel.wait_readable(listening)
+                # Who is not accepted yet waits in the kernel's queue, and no deadline runs for him.
+                await self._node.turns.one()
                 if not self._accept(listening, service):
                     service.emit(Event.ACCEPT_PAUSED, listener=self.settings.name, seconds=_PAUSE_S)
                     await trio.sleep(_PAUSE_S)
@@ -194,7 +198,8 @@ class Listener:
                 user_timeout_s=self.settings.user_timeout_s,
                 keepalive_idle_s=self.settings.keepalive_idle_s,
             )
-            connection = Connection(TcpStream(accepted), address, service)
+            tcp = TcpStream(accepted, turns=self._node.turns)
+            connection = Connection(tcp, address, service)
             # Counted here, not in its task: a burst must not slip past the bounds.
             self._connections.add(connection)
             self._per_address[address] += 1

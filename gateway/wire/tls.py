@@ -22,6 +22,8 @@ from gateway.wire.revocation import (
     read,
     read_certificates,
 )
+from gateway.wire.stream import TcpStream
+from gateway.wire.turns import InTurn
 
 StreamT = TypeVar("StreamT", bound=trio.abc.Stream)
 
@@ -250,6 +252,25 @@ def handshake_reason(error: BaseException) -> str:
     # Absent where the error does not come from OpenSSL's own list.
     reason: str = getattr(cause, "reason", None) or "handshake failed"
     return reason.lower().replace("_", " ")
+
+
+async def shake_hands(stream: trio.SSLStream[TcpStream]) -> None:
+    """Do a stream's handshake, each step in its turn where the connection has turns.
+
+    Raises what `do_handshake` raises.
+    """
+    tcp = stream.transport_stream
+    if tcp.turns is None:
+        await stream.do_handshake()
+        return
+    in_turn = InTurn(tcp, tcp.turns)
+    stream.transport_stream = in_turn  # type: ignore[assignment] # all that it asks for is there
+    try:
+        await stream.do_handshake()
+    finally:
+        # Messages are cheap, and wait for nobody.
+        in_turn.end()
+        stream.transport_stream = tcp
 
 
 async def send_alert(stream: trio.SSLStream[StreamT]) -> None:
