@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from gateway.wire.framing import encode_frame
 from gateway.wire.message import Message
 from tests.support import canaries
-from tests.support.node import CODEC, ROOT, SPEC, Peer, RunningNode, purchase
+from tests.support.node import CODEC, ROOT, SPEC, Peer, RunningNode, purchase, wait_for
 from tests.support.ports import own_ports
 
 _BURST = 150  # more than any terminal here sends, but one
@@ -327,6 +328,11 @@ def test_what_is_half_a_message_is_told_so(node: TwoCodeSets, code_set: str) -> 
 
 
 def test_no_answer_in_time(node: TwoCodeSets, code_set: str) -> None:
+    stans = itertools.count(8_150 if code_set == "iso" else 8_160)
+    wait_for(
+        lambda: connect(node, code_set).ask(purchase(next(stans))).response_code == "00",
+        "its links to be up, which may be down since it was mute before",
+    )
     node.switch("mute=true")
     try:
         answer = connect(node, code_set).ask(purchase(8_100 if code_set == "iso" else 8_101))
