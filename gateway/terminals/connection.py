@@ -27,7 +27,7 @@ from gateway.transactions.request import Reply
 from gateway.wire.framing import Frame, FramingSpec
 from gateway.wire.revocation import PeerCertificate
 from gateway.wire.stream import TcpStream
-from gateway.wire.tls import PeerRefused, ServerTls, handshake_reason, send_alert
+from gateway.wire.tls import PeerRefused, ServerTls, handshake_reason, send_alert, shake_hands
 
 _CLOSE_S = 1.0  # for TLS's close_notify
 
@@ -257,7 +257,7 @@ class Connection:
         now_ms = self._service.clock.wall_ms()
         stream = trio.SSLStream(self._tcp, tls.context(now_ms), server_side=True)
         try:
-            await stream.do_handshake()
+            await shake_hands(stream)
         except trio.BrokenResourceError as error:
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await send_alert(stream)  # It may be gone by now.
