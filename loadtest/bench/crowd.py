@@ -31,6 +31,7 @@ _RECEIVE_BYTES = 65_536
 _RETRY_S = 0.1
 _TRY_S = 30.0  # for a line to open; then it is tried again
 _POLL_S = 0.05
+_EVENTS_AT_ONCE = 64  # so that whoever was answered goes on while others still say hello
 _OPENING_AT_ONCE = 64  # at first, when nothing is measured but memory
 
 
@@ -200,7 +201,7 @@ class Crowd:
                         continue
                     calling[descriptor] = line
                     poll.register(descriptor, select.EPOLLOUT)
-                for descriptor, events in poll.poll(_POLL_S):
+                for descriptor, events in poll.poll(_POLL_S, _EVENTS_AT_ONCE):
                     line = calling[descriptor]
                     try:
                         if events & select.EPOLLOUT:
