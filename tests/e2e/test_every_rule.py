@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from gateway.admin.client import AdminClient
 from gateway.wire.framing import encode_frame
 from gateway.wire.message import Message
 from tests.support import canaries
@@ -283,7 +284,11 @@ def test_too_many_messages_a_second_are_96(node: TwoCodeSets, code_set: str) -> 
 def test_explain_names_the_rule(node: TwoCodeSets, code_set: str, case: Case) -> None:
     listener = "plain" if code_set == "iso" else "cups"
     message = case.message(9_000)
-    found = explain(node, {"mti": message.mti, "fields": message.fields}, "--listener", listener)
+    # As the command asks: its start-up is another test's.
+    fields = {str(number): value for number, value in message.fields.items()}
+    asked = {"mti": message.mti, "fields": fields, "listener": listener, "address": ""}
+    client = AdminClient(node.folder / "gateway.sock", config=node.config)
+    found = client.run("explain", "message", asked)
     assert found["decision"] == "refused"
     assert found["code"] == (case.iso if code_set == "iso" else case.unionpay)
     assert case.rule in found["rule"]
@@ -299,6 +304,9 @@ def test_explain_shows_the_route_masks_the_card_and_takes_from_no_limit(node: Tw
         assert canaries.PAN_HIDDEN not in json.dumps(found)
         assert {one.partition(":")[0] for one in found["unseen"]} >= {"the connection", "repeats"}
     assert explain(node, None, "--hex", CODEC.encode(message).hex())["kind"] == "purchase"
+    refused = explain(node, {"fields": message.fields | {41: _BLOCKED}})
+    assert refused["decision"] == "refused"
+    assert "blocklists/terminals:2" in refused["rule"]
     yen = explain(node, {"fields": message.fields | {49: "392"}})
     assert (yen["route"], yen["upstreams"][0]["upstream"]) == ("yen", "absent")
 
