@@ -56,6 +56,7 @@ COLUMNS: Final = 9  # of the view `operations`, which migrations.py defines with
 # How many rows of tables each operation changes where nothing is in its way. A batch that changed
 # fewer had a repeat in it (or an outcome that was there already): only then is a closer look due.
 _INTEND_CHANGES = 2
+_FREE_KEY = 19
 # What changes now more rows and now fewer: where it is in a batch, a closer look is always due.
 # (One row too many here would hide a repeat's missing one there, and a sale would be made twice.)
 _MANY = 1_000_000
@@ -236,8 +237,14 @@ def _put_note(change: PutNote) -> tuple[Row, int]:
     return _padded(18, 0, change.name, change.text), _MANY
 
 
+def freed_by(values: Row) -> list[int]:
+    """The transactions whose keys are freed by rows of `operations`, one after the other."""
+    starts = range(0, len(values), COLUMNS)
+    return [values[at + 1] for at in starts if values[at] == _FREE_KEY]
+
+
 def _free_key(change: FreeKey) -> tuple[Row, int]:
-    return _padded(19, change.transaction_id), 1
+    return _padded(_FREE_KEY, change.transaction_id), 1
 
 
 def _writer(number: int, of: key_rows.Values, changes: int) -> _Writer:

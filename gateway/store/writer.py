@@ -233,20 +233,35 @@ class Writer:
 
     def _find_repeats(self, batch: list[Ticket]) -> None:
         """Fewer rows changed than expected: see which intents were not inserted, and why."""
-        for ticket in batch:
+        for at, ticket in enumerate(batch):
             intent = ticket.intent
             if intent is None or self._is_there(intent.transaction_id):
                 continue
-            # By its key, or, if that was freed later in this batch, as `free_key` renames it.
-            row = self._connection.execute(
-                queries.SELECT_TRANSACTIONS + "WHERE t.repeat_key = ?1 OR t.repeat_key > ?1 || '#'"
-                " AND t.repeat_key < ?1 || '$' ORDER BY t.transaction_id DESC LIMIT 1",
-                (intent.repeat_key,),
-            ).fetchone()
-            if row is None:
+            ticket.found = self._holder(intent.repeat_key, batch[at + 1 :])
+            if ticket.found is None:
                 ticket.error = StoreError("not durable: what it repeats is gone")
-            else:
-                ticket.found = rows.transaction(row)
+
+    def _holder(self, key: str, later: list[Ticket]) -> Transaction | None:
+        """What had a key when an intent with it was not inserted, for `later` tickets were.
+
+        They may have freed the key, and taken it: then it is what the first of them freed.
+        """
+        holder = self._transaction("t.repeat_key = ?", key)
+        came_later = {one.intent.transaction_id for one in later if one.intent is not None}
+        if holder is not None and holder.transaction_id not in came_later:
+            return holder
+        for ticket in later:
+            for freed in rows.freed_by(ticket.values):
+                holder = self._transaction("t.transaction_id = ?", freed)
+                if holder is not None and holder.repeat_key.startswith(f"{key}#"):
+                    return holder
+        return None
+
+    def _transaction(self, where: str, value: str | int) -> Transaction | None:
+        row = self._connection.execute(
+            f"{queries.SELECT_TRANSACTIONS} WHERE {where}", (value,)
+        ).fetchone()
+        return None if row is None else rows.transaction(row)
 
     def _is_there(self, transaction_id: int) -> bool:
         found = self._connection.execute(

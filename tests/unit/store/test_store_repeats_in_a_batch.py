@@ -55,3 +55,35 @@ async def test_a_repeat_is_found(beside: str, tmp_path: Path) -> None:
         assert seen is not None
         assert seen.transaction_id == 1
         assert await store.transaction(9) is None
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_repeat_is_of_what_had_its_key_then(again: bool, tmp_path: Path) -> None:
+    """The key is freed and taken after it, and perhaps freed and taken once more."""
+    async with opened(tmp_path / "store.db") as store:
+        await store.intend(a_transaction(1, repeat_key="key"))
+        disk = disk_of(store)
+        found: dict[int, Transaction | None] = {}
+
+        async def intend(number: int) -> None:
+            found[number] = await store.intend(a_transaction(number, repeat_key="key"))
+
+        async with trio.open_nursery() as nursery:
+
+            async def queued(*operations: Operation, number: int = 0) -> None:
+                if number:
+                    nursery.start_soon(intend, number)
+                else:
+                    nursery.start_soon(store.commit, *operations)
+                await wait_all_tasks_blocked()
+
+            with disk.held():
+                await queued(number=9)  # repeats the first
+                await queued(FreeKey(1))
+                await queued(number=5)  # is new
+                await queued(number=7)  # repeats the fifth
+                if again:
+                    await queued(FreeKey(5))
+                    await queued(number=6)
+        repeated = {number: seen and seen.transaction_id for number, seen in found.items()}
+        assert repeated == {9: 1, 5: None, 7: 5} | ({6: None} if again else {})
