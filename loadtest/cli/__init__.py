@@ -1,0 +1,1 @@
+"""The commands of `python -m loadtest`, a module to each kind."""
