@@ -26,7 +26,7 @@ class TcpStream(trio.abc.Stream):
     __slots__ = ("_sock", "turns")
 
     def __init__(self, sock: socket.socket, *, turns: Turns | None = None) -> None:
-        """With `turns`, thousands that are lost in one moment end one after the other."""
+        """With `turns`, thousands that are lost in one moment end a few at a time."""
         sock.setblocking(False)
         self._sock = sock
         self.turns = turns
@@ -82,11 +82,11 @@ class TcpStream(trio.abc.Stream):
                 except BlockingIOError:
                     continue  # Woken for nothing.
                 if not data and self.turns is not None:
-                    await self.turns.one()
+                    await self.turns.end()
                 return data
         except OSError as error:
             if self.turns is not None:
-                await self.turns.one()
+                await self.turns.end()
             raise _translated(error) from error
 
     def abort(self) -> None:

@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import trio
 
+_ENDS_A_ROUND = 4  # an end costs a quarter of a handshake's step, or less
+
 
 class Turns:
-    """Whose turn it is; who waits is served in the order of asking. One for all of a node."""
+    """Whose turn it is; who waits is served in the order of asking. One for all of a node.
+
+    Handshakes go on by a step to a round of the scheduler, and lost connections end by a few.
+    """
 
     def __init__(self) -> None:
         self._turn = trio.Semaphore(1)
+        self._ends = trio.Semaphore(_ENDS_A_ROUND)
 
     async def take(self) -> None:
         """Wait for the turn, one round of the scheduler at least; end it with `give_back`."""
@@ -28,6 +34,11 @@ class Turns:
         """Wait for the turn, for what is done in this round of the scheduler."""
         await self._turn.acquire()
         self._turn.release()
+
+    async def end(self) -> None:
+        """Wait until a lost connection may be ended."""
+        await self._ends.acquire()
+        self._ends.release()
 
 
 class InTurn(trio.abc.Stream):

@@ -1,6 +1,7 @@
 """Turns: one step of a handshake to a round of the scheduler, in the order of asking."""
 
 import socket
+from collections import Counter
 
 import pytest
 import trio
@@ -93,10 +94,10 @@ async def test_a_turn_that_was_waited_for_in_vain_is_not_lost() -> None:
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
-async def test_connections_that_are_lost_together_end_one_after_the_other(reset: bool) -> None:
+async def test_connections_that_are_lost_together_end_a_few_to_a_round(reset: bool) -> None:
     turns = Turns()
     rounds = Rounds()
-    pairs = [socket.socketpair() for _ in range(10)]
+    pairs = [socket.socketpair() for _ in range(20)]
     ended: list[int] = []
 
     async def read(stream: TcpStream) -> None:
@@ -119,4 +120,4 @@ async def test_connections_that_are_lost_together_end_one_after_the_other(reset:
             far.close()
     for near, _ in pairs:
         near.close()
-    assert len(set(ended)) == len(pairs)
+    assert max(Counter(ended).values()) <= 4
