@@ -125,6 +125,7 @@ async def history(bench: Bench, found: Measured) -> None:
     """What a look-up takes beside 100,000 to 10,000,000 transactions kept."""
     sizes = _QUICK_SIZES if bench.quick else SIZES
     command = python("loadtest.bench_history", "--sizes", ",".join(map(str, sizes)))
+    command += ["--folder", str(bench.stand.folder)]
     child = await bench.stand.start("history", command)
     taken: dict[int, dict[str, float]] = {}
     for size in sizes:

@@ -138,7 +138,7 @@ class Stand:
         """What is written goes to `folder`; a path in `sockets` must be short."""
         self._tool = tool
         self.clients_tls = tls
-        self._folder = folder
+        self.folder = folder
         self._sockets = sockets
         self._children = children
         self._ports = dict(zip(_PORTS, lasting_ports(len(_PORTS)), strict=True))
@@ -155,7 +155,7 @@ class Stand:
     async def gateway(self, fault: Fault = Fault.NONE) -> AsyncIterator[Server]:
         """A gateway on an empty store, its links up. Raises ChildFailed."""
         self._started += 1
-        folder = self._folder / f"gateway-{self._started}"
+        folder = self.folder / f"gateway-{self._started}"
         folder.mkdir()
         config = folder / "bench.toml"
         admin_socket = self._sockets / f"{self._started}.sock"
@@ -219,7 +219,7 @@ class Stand:
         return await self._children.start(name, command, log=self._log(name), talks=True)
 
     def _log(self, name: str) -> Path:
-        return self._folder / f"{name}.log"
+        return self.folder / f"{name}.log"
 
 
 async def _until_ready(client: AdminClient, child: Child) -> None:
