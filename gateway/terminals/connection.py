@@ -350,10 +350,11 @@ class Connection:
             for frame in frames:
                 # Not reading on is what holds a concentrator back.
                 self._deadline_s = inf
-                if service.draining or self._leaving:
-                    # What was taken is finished, and then `_end_if_drained` ends it all.
-                    await trio.sleep_forever()
                 await slots.acquire()
+                if service.draining or self._leaving or self._ending:
+                    # What was taken is finished, and then `_end_if_drained` ends it all. It may
+                    # have been called for while this waited for its place.
+                    await trio.sleep_forever()
                 self._busy += 1
                 service.exchanges.start_soon(
                     self._answer_one_of_many, frame, sessions, answers, slots

@@ -210,6 +210,29 @@ async def test_a_concentrator_cut_off_with_requests_under_way_fails_nothing() ->
     assert side.events == []
 
 
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+async def test_what_waits_for_a_place_when_the_end_is_called_for_is_not_taken(
+    end: Callable[[Connection], None],
+) -> None:
+    """It came before, but would be asked upstream after: for nobody who could hear of it."""
+    async with trio.open_nursery() as nursery:
+        side = Side(nursery, "concentrator")
+        settings = side.service.settings
+        limits = settings.limits.model_copy(update={"requests_per_connection_max": 1})
+        side.service.settings = settings.model_copy(update={"limits": limits})
+        connection, terminal = side.connect()
+        terminal.send(frames(2))
+        await blocked()
+        end(connection)
+        side.gate.set()
+        await blocked()
+        nursery.cancel_scope.cancel()
+    terminal.close()
+    assert side.taken == side.finished
+    if end is not expired:  # while it is busy no deadline runs
+        assert side.taken == [b"0200-0"]
+
+
 async def test_a_stop_takes_no_more_of_a_busy_concentrator_and_answers_what_it_has() -> None:
     async with trio.open_nursery() as nursery:
         side = Side(nursery, "concentrator")
