@@ -27,7 +27,14 @@ from gateway.transactions.request import Reply
 from gateway.wire.framing import Frame, FramingSpec
 from gateway.wire.revocation import PeerCertificate
 from gateway.wire.stream import TcpStream
-from gateway.wire.tls import PeerRefused, ServerTls, handshake_reason, send_alert, shake_hands
+from gateway.wire.tls import (
+    PeerRefused,
+    ServerTls,
+    handshake_reason,
+    let_go,
+    send_alert,
+    shake_hands,
+)
 
 _CLOSE_S = 1.0  # for TLS's close_notify
 
@@ -203,6 +210,7 @@ class Connection:
             )
         finally:
             self._tcp.close()
+            let_go(self._stream)
         if self._scope.cancelled_caught and self._waiting_for:
             emit(
                 Event.DEADLINE_PASSED,

@@ -273,6 +273,17 @@ async def shake_hands(stream: trio.SSLStream[TcpStream]) -> None:
         stream.transport_stream = tcp
 
 
+def let_go(stream: trio.abc.Stream) -> None:
+    """Have a stream that is closed give back its memory: OpenSSL's 35 KiB of it, under TLS.
+
+    trio's stream refers to itself, and whatever does that waits for Python's collector, which
+    looks at what is as old as a terminal's connection next to never. Without this, each time that
+    thousands of lines are lost, as much memory as they had would be lost with them.
+    """
+    if isinstance(stream, trio.SSLStream):
+        vars(stream).clear()
+
+
 async def send_alert(stream: trio.SSLStream[StreamT]) -> None:
     """After a failed handshake, tell the peer why; trio keeps OpenSSL's alert and never sends it.
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import ssl
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import pytest
@@ -11,6 +15,8 @@ import trio
 import trio.testing
 
 from gateway.clock import SystemClock
+from gateway.keys.authority import Authority
+from gateway.keys.credentials import write_credentials
 from gateway.settings.schema_terminals import Deadlines
 from gateway.settings.schema_terminals import Listener as ListenerSettings
 from gateway.store.store import Device
@@ -25,6 +31,7 @@ from gateway.wire.framing import Frame, FramingSpec, encode_frame
 from gateway.wire.id_patterns import TerminalSet
 from gateway.wire.message import Message
 from gateway.wire.stream import TcpStream
+from gateway.wire.tls import ServerTls, ServerTlsFiles, client_context, let_go
 
 SPEC = FramingSpec()
 DEADLINES = Deadlines(first_byte_s=1.0, frame_s=5.0, idle_s=100.0)
@@ -251,3 +258,57 @@ async def test_a_stop_takes_no_more_of_a_busy_concentrator_and_answers_what_it_h
     concentrator.close()
     assert len(side.taken) == 3
     assert side.events == []
+
+
+class NobodyRevoked(Nobody):
+    """A registry that has taken no certificate from anybody."""
+
+    def revoked(self, sha256: str) -> None:
+        return None
+
+
+@pytest.mark.parametrize("orderly", [True, False])
+async def test_a_connection_leaves_nothing_to_the_collector(tmp_path: Path, orderly: bool) -> None:
+    now = datetime.now(UTC)
+    authority = Authority.create(tmp_path, name="Test CA", days=400, now=now)
+    named = [
+        ("server", authority.issue_server("gateway", hosts=["localhost"], days=90, now=now)),
+        ("client", authority.issue_client("T0000001", days=90, now=now)),
+    ]
+    write_credentials(tmp_path, named)
+    client = client_context(
+        tmp_path / "ca.crt", certificate=tmp_path / "client.crt", key=tmp_path / "client.key"
+    )
+    files = ServerTlsFiles(
+        certificate=tmp_path / "server.crt",
+        key=tmp_path / "server.key",
+        client_ca=tmp_path / "ca.crt",
+    )
+    gc.collect()
+    gc.disable()
+    try:
+        before = ssl_streams()
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:  # until the connection has ended
+                side = Side(nursery, "terminal")
+                side.gate.set()
+                side.service.tls = ServerTls(files, session_tickets=2)
+                side.service.gate = Gate(devices=NobodyRevoked(), clock=SystemClock())
+                terminal = side.connect()[1]
+                transport = trio.SocketStream(trio.socket.from_stdlib_socket(terminal))
+                stream = trio.SSLStream(transport, client, server_hostname="localhost")
+                await stream.send_all(frames(1))
+                assert await stream.receive_some(100)
+                assert ssl_streams() == before + 2
+                if orderly:
+                    await stream.aclose()
+                else:
+                    await trio.aclose_forcefully(stream)
+        let_go(stream)
+        assert ssl_streams() == before
+    finally:
+        gc.enable()
+
+
+def ssl_streams() -> int:
+    return sum(isinstance(one, ssl.SSLObject) for one in gc.get_objects())
