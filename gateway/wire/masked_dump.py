@@ -18,13 +18,14 @@ _CHARACTER_RUNS: Final = (
     re.compile(rb"[\xf0-\xf9\x7e\xb0]{%d,}" % _RUN_MIN),  # EBCDIC, with "=" and "^"
 )
 # A cardholder's name (ISO/IEC 7813: 2 to 26 characters between two "^", the surname before a "/").
-# One of its marks may be spoilt, so that each alone hides what is beside it.
-_LETTERS: Final = " '-./ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+# One of its marks may be spoilt, so that each alone hides what is beside it. Names one behind the
+# other are one match, and nothing is tried twice ("++"): a frame of marks alone costs no more.
+_LETTERS: Final = " '-.ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NAMES: Final = tuple(
-    (mark, re.compile(rb"[%b]{0,26}%b[%b]{0,26}" % (letters, re.escape(mark), letters)))
-    for encoding, marks in (("ascii", "/^"), ("cp037", "/^¬"))  # some write "^" as 5F
-    for letters in [re.escape(_LETTERS.encode(encoding))]
-    for mark in [one.encode(encoding) for one in marks]
+    (marks, re.compile(rb"[%b]{0,26}+[%b][%b%b]*+" % (letters, either, letters, either)))
+    for encoding, said in (("ascii", "/^"), ("cp037", "/^¬"))  # some write "^" as 5F
+    for marks in [said.encode(encoding)]
+    for letters, either in [(re.escape(_LETTERS.encode(encoding)), re.escape(marks))]
 )
 _NIBBLE_RUN: Final = re.compile(rb"[0-9d]{%d,}" % _RUN_MIN)
 # Of each frame; and what tells of itself, "h", "t", "p" and "1" being header, type and bitmaps.
@@ -62,7 +63,7 @@ def masked_frame(codec: Codec, heading: bytes, body: bytes, error: ParseError) -
     data = (heading + body)[: _SHOWN_BYTES_MAX + _RUN_LOOKED_BYTES]
     aligned = is_mti(error.mti)
     characters = may_be_card_numbers(data, packed=False)
-    digits = packed = may_be_card_numbers(data, packed=True)
+    digits = packed = _with_packed(data, characters)
     if aligned and not _has_packed(codec):
         digits = characters[:]
     # A heading of the wrong size may be the message itself, in any form: only one that says what it
@@ -125,11 +126,17 @@ def may_be_card_numbers(data: bytes, *, packed: bool) -> bytearray:
     `packed`: digits may be half bytes, of which letters are some as well.
     """
     found = bytearray(len(data))
-    names = [pattern for mark, pattern in _NAMES if mark in data]
+    names = [pattern for marks, pattern in _NAMES if any(mark in data for mark in marks)]
     for pattern in (*_CHARACTER_RUNS, *names):
         for run in pattern.finditer(data):
             found[run.start() : run.end()] = b"\x01" * (run.end() - run.start())
-    for run in _NIBBLE_RUN.finditer(data.hex().encode()) if packed else ():
+    return _with_packed(data, found) if packed else found
+
+
+def _with_packed(data: bytes, characters: bytearray) -> bytearray:
+    """What was found as characters, and beside it the runs of digits that are half bytes."""
+    found = characters[:]
+    for run in _NIBBLE_RUN.finditer(data.hex().encode()):
         first, last = run.start() // 2, (run.end() + 1) // 2
         # Digits as characters are runs of such nibbles as well: they are judged as characters.
         if not _are_characters(data[first:last]):

@@ -136,6 +136,16 @@ def test_runs_of_digits_are_found_in_every_form(before: bytes, odd: bool, form: 
     assert not found[-1]
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp037"])
+@pytest.mark.parametrize("between", ["^", "/", "^/", "/^ ^", "^^^^"])
+def test_names_one_behind_the_other_are_hidden_to_the_last_letter(
+    between: str, encoding: str
+) -> None:
+    text = between.join(["NIELSEN", "ANNE-MARIE O'HARA", "A" * 26] * 12).encode(encoding)
+    found = may_be_card_numbers(b"\x00" + text + b"\x00", packed=False)
+    assert found == b"\x00" + b"\x01" * len(text) + b"\x00"
+
+
 def test_what_tells_of_the_frame_is_shown() -> None:
     """Heading, type, bitmap, fields of the allow-list, and where it stopped."""
     codec = CODECS["unionpay_pos"]
