@@ -310,6 +310,7 @@ class Connection:
                         borne = carriage.answer(answer, last=service.draining or self._leaving)
                         await self._hand_over(borne, reply)
                     else:
+                        self._wait_for("send_s", service.settings.deadlines.send_s)
                         await self._say(carriage.no_answer())
                 finally:
                     self._busy -= 1

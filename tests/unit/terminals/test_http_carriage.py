@@ -243,6 +243,41 @@ async def test_what_wants_no_answer_gets_an_empty_one() -> None:
         connection.close()
 
 
+async def test_who_does_not_read_that_there_is_no_answer_is_left_in_time() -> None:
+    """Else it would be busy for ever, and a stop would wait for it."""
+    async with served() as (side, port):
+        side.silent = True
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            (connection,) = side.connections
+            # It waits on its own stream already; what it says goes to this one.
+            connection._stream = cast("trio.abc.Stream", Unread(connection._tcp))
+            sock.sendall(request(TYPE, LENGTH))
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            now_s = trio.current_time()
+            connection.expire(now_s)
+            connection.expire(now_s + side.service.settings.deadlines.send_s)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert len(side.taken) == 1
+            assert [fields["deadline"] for _, fields in side.events] == ["send_s"]
+
+
+class Unread(trio.abc.SendStream):
+    """To a peer that reads nothing."""
+
+    def __init__(self, tcp: TcpStream) -> None:
+        self._tcp = tcp
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.sleep_forever()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.sleep_forever()
+
+    async def aclose(self) -> None:
+        await self._tcp.aclose()
+
+
 @pytest.mark.parametrize(
     ("status", "changes"),
     [
