@@ -5,7 +5,6 @@ from __future__ import annotations
 import json as json_
 import shutil
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +16,7 @@ from loadtest.bench.runner import ROWS, Options, Report, run, set_up_for
 from loadtest.bench.stand import ROOT
 from loadtest.bench.table import WIDTH, drift_words, table_of
 from loadtest.isoload import SOURCES, built
-from loadtest.processes import ChildFailed
+from loadtest.running import FAILED, run_told, unless_stopped
 
 _KEPT = ROOT / "var" / "bench"
 
@@ -63,20 +62,33 @@ def main(
     unknown = [key for key in options.only if key not in {row.key for row in ROWS}]
     if unknown:
         raise typer.BadParameter(f"there is no row {', '.join(unknown)}", param_hint="--only")
-    try:
+
+    async def measure() -> Report | None:
         say("Certificates and blocklists ...")
-        tls = trio.run(set_up_for, options)
+        tls = await set_up_for(options)
         if setup_only:
-            return
-        tool = trio.run(built, isoload)
+            return None
+        tool = await built(isoload)
         if tool is None:
             say(f"{isoload}: isoload is not there, so there is nothing to measure with")
-            return
+            return None
         _KEPT.mkdir(parents=True, exist_ok=True)
-        report = trio.run(partial(run, options, tool=tool, tls=tls, kept=_KEPT, say=say))
-    except ChildFailed as error:
-        say(f"bench: {error}")
-        raise typer.Exit(1) from None
+        return await run(options, tool=tool, tls=tls, kept=_KEPT, say=say)
+
+    stopped = False
+
+    async def unless_told_to_stop(stop: trio.Event) -> Report | None:
+        nonlocal stopped
+        report = await unless_stopped(measure, stop)
+        stopped = stop.is_set()
+        return report
+
+    report = run_told(unless_told_to_stop)
+    if stopped:
+        say("bench: stopped; nothing is kept")
+        raise typer.Exit(FAILED)
+    if report is None:
+        return
     file = _keep(report)
     if json:
         sys.stdout.write(json_.dumps(report.to_json()) + "\n")
@@ -85,7 +97,7 @@ def main(
         out.print(table_of(report.rows, title="gateway, every guarantee on"))
         sys.stdout.write(drift_words(report.echo_before_us, report.echo_after_us) + "\n")
     say(f"The figures are kept in {file.relative_to(ROOT)}.")
-    raise typer.Exit(0 if report.complete else 1)
+    raise typer.Exit(0 if report.complete else FAILED)
 
 
 def _keep(report: Report) -> Path:

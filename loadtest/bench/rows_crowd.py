@@ -109,6 +109,7 @@ async def _lines(bench: Bench, server: Server, count: int) -> AsyncIterator[_Lin
     child = await bench.stand.start("crowd", command)
     try:
         opened = json.loads(await child.line(timeout_s=_STORM_S))
+        bench.say(f"    {server.name}: {count:,} lines open after {opened['seconds']:.1f} s")
         await trio.sleep(_SETTLE_S)
         idle_kib = (server.sample().rss_bytes - before.rss_bytes) / 1024 / count
         yield _Lines(child, server, count, idle_kib, opened)

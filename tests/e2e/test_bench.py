@@ -49,6 +49,20 @@ def test_rows_are_measured_beside_the_echo_and_kept() -> None:
     )
 
 
+def test_told_to_stop_it_leaves_nothing_running() -> None:
+    command = [sys.executable, "-m", "loadtest.bench", "--quick", "--only", "plain"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "terminals, plain" in line:
+                break
+        process.terminate()
+        said = process.stderr.read()
+        assert process.wait(timeout=60) == 1
+    assert "stopped; nothing is kept" in said
+    assert "Traceback" not in said
+
+
 def test_where_isoload_is_not_there_nothing_fails(tmp_path: Path) -> None:
     done = bench("--isoload", str(tmp_path))
     assert done.returncode == 0
