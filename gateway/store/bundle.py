@@ -227,7 +227,15 @@ def read(file: Path, *, into: Path | None = None, bounds: Bounds = BOUNDS) -> Ma
                     )
                 else:
                     content = b"".join(iter(partial(source.read, _CHUNK_BYTES), b""))
-    except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, RecursionError) as error:
+    # Tarfile lets through what int() and its like make of the words in a header.
+    except (
+        EOFError,
+        zlib.error,
+        gzip.BadGzipFile,
+        tarfile.TarError,
+        RecursionError,
+        ValueError,
+    ) as error:
         raise OperatorError(f"{file}: is no whole backup: {error}") from None
     except OSError as error:
         raise OperatorError(f"{file}: cannot be read: {error.strerror or error}") from None

@@ -53,7 +53,8 @@ def members(
         for entry in tar:
             # One with holes may be a thousand times what is in the file.
             source = tar.extractfile(entry) if entry.isreg() and not entry.issparse() else None
-            if source is None:
+            # A size below zero would make room in the sum for what comes after.
+            if source is None or entry.size < 0:
                 raise OperatorError(f"{file}: {entry.name!r} does not belong in a backup")
             count += 1
             total += entry.size

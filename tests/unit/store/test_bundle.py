@@ -236,6 +236,25 @@ def test_headers_about_headers_come_to_an_end(tmp_path: Path) -> None:
         bundle.read(tmp_path / "b")
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ({"size": "-5"}, "does not belong in a backup"),
+        ({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}, "is no whole backup"),
+    ],
+)
+def test_what_a_header_says_is_not_believed(
+    tmp_path: Path, words: dict[str, str], told: str
+) -> None:
+    entry = sized("keys/a", 10)
+    entry.pax_headers = words
+    file = tmp_path / "b.tar.gz"
+    with tarfile.open(file, "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(entry, io.BytesIO(b"x" * 10))
+    with pytest.raises(OperatorError, match=told):
+        bundle.read(file, into=tmp_path)
+
+
 def test_what_is_not_free_is_not_begun(tmp_path: Path) -> None:
     harmful(tmp_path / "b", (sized("store/s", 1 << 60), b""))
     with pytest.raises(OperatorError, match="which is what is free at"):
