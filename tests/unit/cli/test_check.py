@@ -123,7 +123,7 @@ def test_operators_that_are_nobody(config: Path) -> None:
     assert result.exit_code == 1
     assert 'no user "no-such-user"' in result.output
     assert 'no group "no-such-group"' in result.output
-    assert "1001" not in result.output
+    assert '"1001"' not in result.output
 
 
 def test_two_must_be_two(config: Path) -> None:
