@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from random import SystemRandom
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import trio
 import typer
@@ -36,12 +37,7 @@ def demo(
     result = run_told(partial(unless_stopped, partial(run_demo, options, say)))
     if result is None:
         fail("stopped before its end")
-    summary = result.reconciliation.summary()
-    if json:
-        print_json(summary)
-    else:
-        typer.echo("  ".join(f"{name} {value}" for name, value in summary.items()))
-    raise typer.Exit(0 if result.passed else FAILED)
+    _judge(result.reconciliation.summary(), passed=result.passed, json=json)
 
 
 def show(
@@ -97,12 +93,7 @@ def chaos(
     result = run_told(partial(unless_stopped, partial(run_chaos, options, say)))
     if result is None:
         fail("stopped before its end")
-    summary = result.summary()
-    if json:
-        print_json(summary)
-    else:
-        typer.echo("  ".join(f"{name} {value}" for name, value in summary.items()))
-    raise typer.Exit(0 if result.passed else FAILED)
+    _judge(result.summary(), passed=result.passed, json=json)
 
 
 Edits = Annotated[int, typer.Option(min=1, max=100_000)]
@@ -130,6 +121,14 @@ def swaps(
     """Put one configuration after the other in force under load; exit 0 if each decision fits."""
     options = EditOptions(count=swaps, terminals=terminals, rate=rate)
     _report(run_told(lambda _: run_swaps(options, say)), json=json)
+
+
+def _judge(summary: Mapping[str, object], *, passed: bool, json: bool) -> NoReturn:
+    if json:
+        print_json(summary)
+    else:
+        typer.echo("  ".join(f"{name} {value}" for name, value in summary.items()))
+    raise typer.Exit(0 if passed else FAILED)
 
 
 def _report(found: CutOff | Swapped, *, json: bool) -> None:
